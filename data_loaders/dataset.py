@@ -1,0 +1,145 @@
+"""A data set on storage: sharded Parquet per split, and `dataset.json`, written last, which describes it.
+
+    ROOT/dataset.json
+    ROOT/train/part-00000.parquet, part-00001.parquet, ...
+    ROOT/valid/...        optional: chooses among checkpoints
+    ROOT/test/...         optional: the final evaluation
+
+A log of one's own needs only the Parquet files; `dataset.json` adds what a reader cannot know: that the data set is
+complete, and what the best possible model would reach on it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from data_loaders.config import Section
+from data_loaders.errors import SchemaError, StorageError
+from data_loaders.storage import Location, first_line
+
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+class SplitInfo(Section):
+    """What `dataset.json` says of one split.
+
+    `best` is the oracle: for each task whose ground truth is known, the metrics (`auc`, `mse`, ...) of the true
+    probability, or the true mean, over the labels of this very split.
+    """
+
+    examples: int
+    best: dict[str, dict[str, float]] = {}
+
+
+class DatasetInfo(Section):
+    """The content of `dataset.json`."""
+
+    format: Literal[1] = 1
+    name: str
+    description: str = ""
+    splits: dict[Split, SplitInfo]
+
+
+def write_split(
+    root: Location,
+    *,
+    split: Split,
+    tables: Iterable[pa.Table],
+    rows_per_file: int,
+    rows_per_row_group: int,
+) -> int:
+    """Writes a split as `part-NNNNN.parquet` files of `rows_per_file` rows (the last one shorter).
+
+    Returns:
+        The number of examples written.
+    """
+    num_examples = 0
+    for index, table in enumerate(_rechunk(tables, num_rows=rows_per_file)):
+        target = root.child(f"{split}/part-{index:05d}.parquet")
+        target.parent_folder()
+        pq.write_table(
+            table,
+            target.path,
+            filesystem=target.filesystem,
+            row_group_size=rows_per_row_group,
+            compression="zstd",
+        )
+        num_examples += table.num_rows
+    return num_examples
+
+
+def write_dataset_info(root: Location, info: DatasetInfo) -> None:
+    """Writes `dataset.json`, which makes the data set complete: call it last."""
+    root.child("dataset.json").write_text(json.dumps(info.model_dump(), indent=2) + "\n")
+
+
+def read_dataset_info(root: Location) -> DatasetInfo | None:
+    """What `dataset.json` says; None for a log of one's own that has none.
+
+    Raises:
+        SchemaError: the file is there and is not a data set's description.
+    """
+    location = root.child("dataset.json")
+    if not location.exists():
+        return None
+    try:
+        return DatasetInfo.model_validate_json(location.read_text())
+    except ValidationError as error:
+        raise SchemaError(
+            f"{location.uri}: not a data set's description ({error.errors()[0]['msg']}); "
+            "write it anew with `polytower generate` or `polytower prepare`, or remove it"
+        ) from error
+
+
+def refuse_existing(root: Location) -> None:
+    """Data sets are never overwritten.
+
+    Raises:
+        StorageError: `root` holds files.
+    """
+    if root.children():
+        raise StorageError(f"{root.uri}: is not empty; give another --out, or delete it first")
+
+
+def parquet_files(root: Location, *, split: Split) -> list[Location]:
+    """The split's Parquet files by name; none where the data set has no such split."""
+    return [item for item in root.child(split).children() if item.name.endswith(".parquet")]
+
+
+def open_parquet(location: Location) -> pq.ParquetFile:
+    """Opens a Parquet file and reads its footer.
+
+    Raises:
+        StorageError: it is missing, truncated, or no Parquet file; the message names it.
+    """
+    try:
+        return pq.ParquetFile(location.path, filesystem=location.filesystem)
+    except FileNotFoundError as error:
+        raise StorageError(f"{location.uri}: no such file") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StorageError(
+            f"{location.uri}: not a readable Parquet file ({first_line(error)}); "
+            "it may be truncated: write it again"
+        ) from error
+
+
+def _rechunk(tables: Iterable[pa.Table], *, num_rows: int) -> Iterator[pa.Table]:
+    """The same rows in the same order, in tables of `num_rows` rows, the last one shorter."""
+    held: list[pa.Table] = []
+    for table in itertools.chain(tables, [None]):
+        if table is not None:
+            held.append(table)
+        total = sum(part.num_rows for part in held)
+        while total >= num_rows or (table is None and total):
+            joined = pa.concat_tables(held)
+            yield joined.slice(0, num_rows)
+            held = [joined.slice(num_rows)]
+            total = held[0].num_rows
