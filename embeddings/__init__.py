@@ -1,0 +1,1 @@
+"""Ids to vectors: embedding tables from the recipe, their sharding plan, and the lookup."""

@@ -1,0 +1,1 @@
+"""Vectors to towers to loss: the model, its optimizers, the loop, evaluation and checkpoints."""

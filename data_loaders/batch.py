@@ -1,0 +1,120 @@
+"""What a training step reads.
+
+Shape legend: B examples on this rank, D dense features, T tasks, N ids in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from torchrec.streamable import Pipelineable
+
+from data_loaders.config import DataConfig, DenseFeature, IdFeature
+from data_loaders.streams import Cursor
+from data_loaders.transforms import EncodedRows
+
+
+@dataclass
+class InteractionBatch(Pipelineable):
+    """The same number of rows on every rank; where the log ends, rows are filled up with padding.
+
+    The cursor rides in the batch because pipelines run ahead of training: what a checkpoint stores is the cursor of the last
+    batch trained.
+
+    Attributes:
+        ids: table rows of all id features, feature-major; padding has no ids.
+        dense_BD: float32, standardised; 0 in padding.
+        labels_BT: float32, in the recipe's task order; NaN where not observed, and in padding.
+        weights_B: float32; 1 for an example, 0 for padding.
+        cursor: the position in the log behind this batch.
+    """
+
+    ids: KeyedJaggedTensor
+    dense_BD: Tensor
+    labels_BT: Tensor
+    weights_B: Tensor
+    cursor: Cursor
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> InteractionBatch:
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        return replace(
+            self,
+            ids=self.ids.to(device, non_blocking=non_blocking),
+            dense_BD=moved(self.dense_BD),
+            labels_BT=moved(self.labels_BT),
+            weights_B=moved(self.weights_B),
+        )
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        self.ids.record_stream(stream)
+        for tensor in (self.dense_BD, self.labels_BT, self.weights_B):
+            tensor.record_stream(stream)
+
+    def pin_memory(self) -> InteractionBatch:
+        return replace(
+            self,
+            ids=self.ids.pin_memory(),
+            dense_BD=self.dense_BD.pin_memory(),
+            labels_BT=self.labels_BT.pin_memory(),
+            weights_B=self.weights_B.pin_memory(),
+        )
+
+
+def id_feature_names(config: DataConfig) -> list[str]:
+    """The keys of `InteractionBatch.ids`: single ids first, then id lists, each in the recipe's order."""
+    ids = [name for name, feature in config.features.items() if isinstance(feature, IdFeature)]
+    others = [
+        name
+        for name, feature in config.features.items()
+        if not isinstance(feature, IdFeature | DenseFeature)
+    ]
+    return ids + others
+
+
+def collate(
+    rows: EncodedRows, *, keys: Sequence[str], padded_size: int, cursor: Cursor
+) -> InteractionBatch:
+    """Makes a batch of `padded_size` rows, the first `len(rows)` of them examples.
+
+    Args:
+        rows: at most `padded_size`.
+        keys: as `id_feature_names` gives them.
+        padded_size: B of the batch.
+        cursor: the position behind the batch.
+    """
+    num_padding = padded_size - len(rows)
+    lengths_FB = np.zeros((len(keys), padded_size), np.int32)
+    num_single = rows.ids_RF.shape[1]
+    lengths_FB[:num_single, : len(rows)] = 1
+    for index, ragged in enumerate(rows.lists, start=num_single):
+        lengths_FB[index, : len(rows)] = ragged.lengths_R
+    values = np.concatenate(
+        [rows.ids_RF.T.reshape(-1), *(ragged.values_N for ragged in rows.lists)]
+    )
+    weights_B = np.ones(padded_size, np.float32)
+    weights_B[len(rows) :] = 0
+    return InteractionBatch(
+        ids=KeyedJaggedTensor(
+            keys=list(keys),
+            values=torch.from_numpy(values),
+            lengths=torch.from_numpy(lengths_FB.reshape(-1)),
+            stride=padded_size,
+        ),
+        dense_BD=torch.from_numpy(_padded(rows.dense_RD, num_padding, fill=0.0)),
+        labels_BT=torch.from_numpy(_padded(rows.labels_RT, num_padding, fill=np.nan)),
+        weights_B=torch.from_numpy(weights_B),
+        cursor=cursor,
+    )
+
+
+def _padded(array: np.ndarray, num_padding: int, *, fill: float) -> np.ndarray:
+    if not num_padding:
+        return array
+    return np.pad(array, ((0, num_padding), (0, 0)), constant_values=fill)

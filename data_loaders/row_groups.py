@@ -1,0 +1,171 @@
+"""The row groups of a split, known from the files' footers, and checked against the recipe."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_loaders.config import DataConfig, DenseFeature, IdFeature, IdListFeature
+from data_loaders.dataset import SPLITS, Split, open_parquet, parquet_files
+from data_loaders.errors import InputError, SchemaError, StorageError
+from data_loaders.storage import Location, locate
+
+# Footers are small and far away: latency, not work.
+FOOTER_THREADS = 16
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """All row groups of a split, file by file.
+
+    Attributes:
+        files: the split's Parquet files, by name.
+        file_G: int64 (G,), index into `files` of each row group.
+        index_G: int64 (G,), index of each row group in its file.
+        num_rows_G: int64 (G,), rows of each row group.
+        fingerprint: changes when a file, its size, or its row groups change.
+    """
+
+    files: tuple[Location, ...]
+    file_G: np.ndarray
+    index_G: np.ndarray
+    num_rows_G: np.ndarray
+    fingerprint: str
+
+    @property
+    def num_examples(self) -> int:
+        return int(self.num_rows_G.sum())
+
+
+def has_split(config: DataConfig, *, split: Split) -> bool:
+    """Whether the data set has Parquet files for this split."""
+    return bool(parquet_files(locate_root(config), split=split))
+
+
+def locate_root(config: DataConfig) -> Location:
+    """Where the data set lies.
+
+    Raises:
+        InputError: the recipe names none.
+        StorageError: there is nothing at that URI.
+    """
+    if config.root is None:
+        raise InputError("data.root: is not set; give the data set's URI, e.g. data.root=s3://bucket/log")
+    root = locate(config.root)
+    if not root.exists():
+        raise StorageError(
+            f"{root.uri}: does not exist (data.root); expected a folder with train/*.parquet; "
+            "write one with `polytower generate` or `polytower prepare`, or correct the URI"
+        )
+    return root
+
+
+def list_row_groups(config: DataConfig, *, split: Split) -> RowGroups:
+    """Reads the footers of a split's files and checks each file against the recipe.
+
+    Raises:
+        StorageError: the data set, the split or a file is missing or unreadable.
+        SchemaError: a file lacks a column, has it with a type that the recipe cannot use, or the split has no rows.
+    """
+    root = locate_root(config)
+    files = parquet_files(root, split=split)
+    if not files:
+        nearest = [name for name in SPLITS if parquet_files(root, split=name)]
+        raise StorageError(
+            f"{root.child(split).uri}: no *.parquet file there; data.root needs a folder {split}/ with Parquet files"
+            + (f" (found: {', '.join(f'{name}/' for name in nearest)})" if nearest else "")
+        )
+    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
+        footers = list(pool.map(lambda file: _read_footer(file, config=config), files))
+    num_rows = [rows for rows, _ in footers]
+    if not sum(map(sum, num_rows)):
+        raise SchemaError(f"{root.child(split).uri}: the log is empty: {len(files)} files, 0 rows")
+    identity = [(file.name, size, rows) for file, (rows, size) in zip(files, footers, strict=True)]
+    return RowGroups(
+        files=tuple(files),
+        file_G=np.repeat(np.arange(len(files)), [len(rows) for rows in num_rows]),
+        index_G=np.concatenate([np.arange(len(rows)) for rows in num_rows]),
+        num_rows_G=np.concatenate([np.asarray(rows, np.int64) for rows in num_rows]),
+        fingerprint=hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16],
+    )
+
+
+def read_columns(config: DataConfig) -> list[str]:
+    """The columns that the recipe reads, each once."""
+    declared = [item.column or name for name, item in (config.features | config.tasks).items()]
+    conditions = [task.where for task in config.tasks.values() if task.where is not None]
+    return list(dict.fromkeys(declared + conditions))
+
+
+def _read_footer(file: Location, *, config: DataConfig) -> tuple[list[int], int]:
+    with open_parquet(file) as parquet:
+        _check_schema(parquet.schema_arrow, file=file, config=config)
+        metadata = parquet.metadata
+        rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+        return rows, metadata.serialized_size
+
+
+def _check_schema(schema: pa.Schema, *, file: Location, config: DataConfig) -> None:
+    for name, feature in config.features.items():
+        expected, fits = _expected_feature_type(feature)
+        _check_column(schema, file, feature.column or name, f"feature {name}", expected, fits)
+    for name, task in config.tasks.items():
+        fits = _is_number
+        _check_column(schema, file, task.column or name, f"task {name}", "a number or a bool", fits)
+        if task.where is not None:
+            used_by = f"where of task {name}"
+            _check_column(schema, file, task.where, used_by, "a number or a bool", fits)
+
+
+def _check_column(
+    schema: pa.Schema, file: Location, column: str, used_by: str, expected: str, fits: Any
+) -> None:
+    if column not in schema.names:
+        nearest = difflib.get_close_matches(column, schema.names, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"it has: {', '.join(schema.names)}"
+        raise SchemaError(f"{file.uri}: no column {column} ({used_by}); expected {expected}; {hint}")
+    found = schema.field(column).type
+    if not fits(found):
+        raise SchemaError(
+            f"{file.uri}: column {column} ({used_by}): expected {expected}, found {found}; "
+            "correct the recipe's kind or encoding, or write the column anew"
+        )
+
+
+def _expected_feature_type(feature: IdFeature | IdListFeature | DenseFeature) -> tuple[str, Any]:
+    if isinstance(feature, DenseFeature):
+        return "a number or a bool", _is_number
+    is_id = pa.types.is_integer if feature.encoding == "direct" else _is_hashable
+    what = "an integer" if feature.encoding == "direct" else "an integer or a string"
+    if isinstance(feature, IdFeature):
+        return what, is_id
+    return f"a list of {what.split(' ', 1)[1]}", lambda found: _is_list(found) and is_id(found.value_type)
+
+
+def _is_number(found: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_integer(found)
+        or pa.types.is_floating(found)
+        or pa.types.is_boolean(found)
+        or pa.types.is_decimal(found)
+    )
+
+
+def _is_hashable(found: pa.DataType) -> bool:
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+        return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
+    return bool(
+        pa.types.is_integer(found) or pa.types.is_string(found) or pa.types.is_large_string(found)
+    )
+
+
+def _is_list(found: pa.DataType) -> bool:
+    return bool(pa.types.is_list(found) or pa.types.is_large_list(found))

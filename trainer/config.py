@@ -1,0 +1,262 @@
+"""The recipe: one YAML file that says everything about a run except where it runs.
+
+    data:        where the log lies, features, tasks        data_loaders.config
+    embeddings:  tables                                     embeddings.config
+    model:       towers
+    optimizer:   of the tables, of the dense parts
+    checkpoint:  how often, how many
+    run:         folder, seed, length, reports
+
+A key is overridden by `section.key=value`, the value being YAML.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from data_loaders.config import DataConfig, DenseFeature, IdFeature, IdListFeature, Section
+from data_loaders.errors import InputError
+from data_loaders.storage import locate
+from embeddings.config import EmbeddingsConfig
+
+
+class RecipeError(InputError):
+    """A recipe, or an override of it, is wrong; the message names the key."""
+
+
+class ModelConfig(Section):
+    """Towers of fully connected layers with ReLU."""
+
+    shared_tower: list[int] = Field([64, 32], description="widths of the layers that all tasks share")
+    task_tower: list[int] = Field([16], description="widths of each task's own layers")
+    dropout: float = Field(0.0, ge=0, lt=1, description="after every layer, in training")
+
+
+class TableOptimizerConfig(Section):
+    """Row-wise Adagrad, fused into the backward of the lookup."""
+
+    learning_rate: float = Field(0.05, gt=0)
+    eps: float = Field(1e-8, gt=0)
+
+
+class DenseOptimizerConfig(Section):
+    """AdamW."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+
+class OptimizerConfig(Section):
+    """The recipe's section `optimizer`."""
+
+    tables: TableOptimizerConfig = TableOptimizerConfig()
+    dense: DenseOptimizerConfig = DenseOptimizerConfig()
+
+
+class CheckpointConfig(Section):
+    """The recipe's section `checkpoint`; one is also written at every validation and at the end."""
+
+    interval_steps: int | None = Field(None, ge=1)
+    keep: int = Field(2, ge=1, description="newest checkpoints kept, beside the one chosen on valid")
+
+
+class RunConfig(Section):
+    """The recipe's section `run`."""
+
+    name: str = "run"
+    uri: str | None = Field(None, description="the run's folder; runs/NAME-TIME by default")
+    seed: int = 0
+    num_steps: int | None = Field(None, ge=1)
+    num_epochs: int | None = Field(None, ge=1)
+    log_interval_steps: int = Field(50, ge=1)
+    eval_interval_steps: int | None = Field(
+        None, ge=1, description="between validations; once an epoch by default"
+    )
+    select: Literal["best", "last"] = Field(
+        "best", description="which checkpoint the final evaluation takes: the best on valid, if there is a valid split"
+    )
+    max_auc_gap: float | None = Field(
+        None, gt=0, description="fail if a task's AUC is further than this below the best possible"
+    )
+
+
+class Recipe(Section):
+    """A run, fully described."""
+
+    data: DataConfig
+    embeddings: EmbeddingsConfig = EmbeddingsConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    run: RunConfig
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        if (self.run.num_steps is None) == (self.run.num_epochs is None):
+            raise ValueError("run: give either num_steps or num_epochs")
+        used = self.table_of_feature()
+        for feature, table in used.items():
+            if table not in self.embeddings.tables:
+                raise ValueError(
+                    f"data.features.{feature}: no table {table} in embeddings.tables"
+                    + _did_you_mean(table, self.embeddings.tables)
+                )
+        for table in self.embeddings.tables:
+            if table not in used.values():
+                raise ValueError(f"embeddings.tables.{table}: no feature uses this table; remove it")
+        return self
+
+    def table_of_feature(self) -> dict[str, str]:
+        """The embedding table of each `id` and `id_list` feature."""
+        return {
+            name: feature.table or name
+            for name, feature in self.data.features.items()
+            if isinstance(feature, IdFeature | IdListFeature)
+        }
+
+    def num_rows_of_feature(self) -> dict[str, int]:
+        """Rows of the embedding table of each `id` and `id_list` feature."""
+        return {
+            name: self.embeddings.tables[table].num_rows
+            for name, table in self.table_of_feature().items()
+        }
+
+    @property
+    def num_dense_features(self) -> int:
+        return sum(isinstance(item, DenseFeature) for item in self.data.features.values())
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with Polytower."""
+    folder = resources.files("trainer.recipes")
+    return sorted(item.name[: -len(".yaml")] for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_recipe(source: str, *, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe, applies overrides, and checks the result.
+
+    Args:
+        source: a shipped recipe's name, or the path or URI of a YAML file.
+        overrides: `section.key=value`, the later ones winning.
+
+    Raises:
+        RecipeError: no such recipe, not YAML, an unknown key (with the nearest one), or a wrong value.
+    """
+    return build_recipe(_read(source), overrides=overrides, source=source)
+
+
+def build_recipe(tree: Mapping[str, Any], *, overrides: Sequence[str], source: str) -> Recipe:
+    """The checked recipe of a YAML tree.
+
+    Raises:
+        RecipeError: as `load_recipe`.
+    """
+    tree = yaml.safe_load(yaml.safe_dump(dict(tree)))  # a copy: overrides write into it
+    keys = [_override(tree, text) for text in overrides]
+    length = {"run.num_steps", "run.num_epochs"}
+    if len(length.intersection(keys)) == 1:  # the length that is asked for replaces the recipe's
+        (other,) = length.difference(keys)
+        tree["run"].pop(other.partition(".")[2], None)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(f"{source}: {_explain(error)}") from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def _read(source: str) -> dict[str, Any]:
+    if source in shipped_recipes():
+        text = resources.files("trainer.recipes").joinpath(f"{source}.yaml").read_text()
+    else:
+        location = locate(source)
+        if not location.exists():
+            raise RecipeError(
+                f"{source}: no shipped recipe and no such file{_did_you_mean(source, shipped_recipes())}; "
+                f"shipped are: {', '.join(shipped_recipes())}"
+            )
+        text = location.read_text()
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{source}: expected sections (data, embeddings, model, ...), found {tree!r:.60}")
+    run = tree.setdefault("run", {})
+    if isinstance(run, dict):
+        run.setdefault("name", source.rpartition("/")[2].removesuffix(".yaml"))
+    return tree
+
+
+def _override(tree: dict[str, Any], text: str) -> str:
+    """Applies `section.key=value`; returns the key."""
+    key, mark, value = text.partition("=")
+    if not mark or "." not in key:
+        raise RecipeError(f"{text}: expected section.key=value, e.g. run.num_steps=100")
+    *sections, last = key.split(".")
+    node = tree
+    for section in sections:
+        child = node.setdefault(section, {})
+        if not isinstance(child, dict):
+            raise RecipeError(f"{text}: {section} is a value, not a section")
+        node = child
+    try:
+        node[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{text}: the value is not YAML; quote it") from error
+    return key
+
+
+def _explain(error: ValidationError) -> str:
+    """Pydantic's first complaint in one line, with the nearest key for an unknown one."""
+    first = error.errors()[0]
+    # a discriminated union puts its kind into the path: data.features.x.dense.meen
+    path = [str(part) for part in first["loc"] if part not in ("id", "id_list", "dense", "binary", "regression")]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = _keys_beside(tuple(first["loc"]))
+        nearest = _did_you_mean(path[-1], known)
+        return f"{key}: unknown key{nearest}" + ("" if nearest else f"; known are: {', '.join(known)}")
+    if first["type"] == "missing":
+        return f"{key}: is missing"
+    if first["type"] == "value_error":  # ours, and says where
+        return str(first["ctx"]["error"])
+    return f"{key}: {first['msg']}, found {first['input']!r:.60}"
+
+
+def _keys_beside(loc: tuple[str | int, ...]) -> list[str]:
+    """The keys that a section knows, following the error's path through the config classes."""
+    known: type[BaseModel] = Recipe
+    from data_loaders import config as data  # the classes behind the words of `kind`
+    from embeddings.config import TableConfig
+
+    kinds = {
+        "id": data.IdFeature,
+        "id_list": data.IdListFeature,
+        "binary": data.BinaryTask,
+        "regression": data.RegressionTask,
+    }
+    for index, part in enumerate(loc[:-1]):
+        field = known.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            known = annotation
+        elif loc[:2] == ("embeddings", "tables"):
+            known = TableConfig
+        elif index == 3 and loc[1] in ("features", "tasks"):
+            known = data.DenseFeature if part == "dense" else kinds[str(part)]
+    return list(known.model_fields)
+
+
+def _did_you_mean(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    nearest = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
