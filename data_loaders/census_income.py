@@ -9,8 +9,8 @@ Train is the published `.data`; the published `.test` is halved at random into v
     NUMERIC + "_bucket"             int32 codes of ranges, to embed a number as an id
     instance_weight                 float32, people in the population that the row stands for
 
-`education`, `marital_status` and `instance_weight` are not for input: `marital_status` decides a label, education is
-the third task of the literature, and the weight comes from the sampling.
+`education`, `marital_status` and `instance_weight` are not for input: `marital_status` decides a
+label, education is the third task of the literature, and the weight comes from the sampling.
 
 Source: https://archive.ics.uci.edu/dataset/117/census+income+kdd
 """
@@ -81,7 +81,7 @@ NUMERIC = (
 )
 CATEGORICAL = tuple(name for name in COLUMNS if name not in (*NUMERIC, "instance_weight", "income"))
 NUM_BUCKETS = 100
-EXPECTED = "the files of the UCI data set Census-Income (KDD), census-income.data.gz and census-income.test.gz"
+EXPECTED = "UCI Census-Income (KDD): census-income.data.gz, census-income.test.gz"
 
 
 def build(source: Location, *, seed: int) -> PublicData:

@@ -35,7 +35,7 @@ ROW_GROUPS_PER_FILE = 8
 
 
 def prepare(dataset: str, *, source: str, out: str, seed: int = 0) -> DatasetInfo:
-    """Turns the raw files of a public data set into training data; the same seed gives the same rows.
+    """Turns the raw files of a public data set into training data; the same seed, the same rows.
 
     Args:
         dataset: a word of `DATASETS`.

@@ -1,7 +1,7 @@
-"""Codes for columns: rows of an embedding table fitted on the training split, to be read back from JSON.
+"""Integer codes for columns, fitted on the training split: they are rows of an embedding table.
 
-Code 0 is for what is missing, unseen in training or too rare; a column of codes is an id feature of encoding `direct`
-whose table needs `num_codes` rows.
+Code 0 is for what is missing, unseen in training or too rare. A column of codes is an id feature of
+encoding `direct`, whose table needs `num_codes` rows.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Buckets:
 
     @classmethod
     def fit(cls, values: np.ndarray, *, num_buckets: int) -> Buckets:
-        """Each value its own bucket if they are few; else the smallest its own, the others by quantile."""
+        """One bucket per value if they are few; else one for the smallest, the rest by quantile."""
         distinct = np.unique(values[~np.isnan(values)])
         if len(distinct) <= num_buckets:
             return cls(edges=distinct[1:])

@@ -1,0 +1,186 @@
+"""Public data sets: hand-made raw files in the published format, and the real ones if at hand."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_loaders.census_income import CATEGORICAL, COLUMNS, NUMERIC
+from data_loaders.dataset import parquet_files, read_dataset_info
+from data_loaders.errors import InputError, SchemaError, StorageError
+from data_loaders.public import prepare
+from data_loaders.storage import locate
+from data_loaders.vocabulary import Buckets, Vocabulary
+
+REAL = Path(__file__).parents[3] / "shared/data"
+
+
+def read(root: Path | str, split: str) -> pa.Table:
+    """All rows of a split, in the order of its files."""
+    files = parquet_files(locate(str(root)), split=split)  # type: ignore[arg-type]
+    return pa.concat_tables([pq.read_table(file.path) for file in files])
+
+
+def real_folder(name: str) -> Path:
+    """The raw files of a public data set, or the test is skipped."""
+    folder = REAL / name
+    if not folder.is_dir():
+        pytest.skip(f"the raw files of {name} are not in shared/data beside the checkout")
+    return folder
+
+
+# --- Codes ---
+
+
+def test_a_vocabulary_codes_known_values_from_one_and_all_else_zero() -> None:
+    """Values are coded in ascending order; rare, unseen and missing ones have code 0."""
+    vocabulary = Vocabulary.fit(pa.array(["b", "a", None, "b", "c", "a"]), min_count=2)
+    assert vocabulary.values.to_pylist() == ["a", "b"]
+    assert vocabulary.num_codes == 3
+    codes = vocabulary.encode(pa.array(["b", "c", "unseen", None, "a"]))
+    assert codes.to_pylist() == [2, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("num_buckets", [3, 10, 1000])
+def test_buckets_grow_with_the_number_and_stay_below_num_codes(num_buckets: int) -> None:
+    """Codes are in [1, num_codes), never fall as the number grows, and are 0 only for NaN."""
+    numbers = np.random.default_rng(0).exponential(100.0, size=500).round()
+    buckets = Buckets.fit(numbers, num_buckets=num_buckets)
+    unseen = np.array([-5.0, 1e9])
+    codes = buckets.encode(np.sort(np.concatenate([numbers, unseen]))).to_numpy()
+    assert (np.diff(codes) >= 0).all()
+    assert codes.min() == 1
+    assert codes.max() == buckets.num_codes - 1 <= num_buckets
+    assert buckets.encode(np.array([np.nan])).to_pylist() == [0]
+
+
+# --- Census-Income ---
+
+
+def census_line(*, age: int, marital_status: str, income: str, **others: str) -> str:
+    values = {name: "0" if name in NUMERIC else "Not in universe" for name in COLUMNS}
+    values |= {"age": str(age), "marital_status": marital_status, "instance_weight": "1700.09"}
+    values |= others
+    return ", ".join([*list(values.values())[:-1], income])
+
+
+def write_census(folder: Path, *, num_train: int = 40, num_held_out: int = 21) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    rich_widow = {"marital_status": "Widowed", "income": "50000+.", "sex": "Female"}
+    poor_child = {"marital_status": "Never married", "income": "- 50000.", "migration_msa": "?"}
+    for name, num_rows in (("data", num_train), ("test", num_held_out)):
+        lines = [
+            census_line(age=index, **(rich_widow if index % 4 == 0 else poor_child))
+            for index in range(num_rows)
+        ]
+        if name == "test":
+            lines[1] = census_line(age=1, marital_status="Odd", income="- 50000.", race="Martian")
+        with gzip.open(folder / f"census-income.{name}.gz", "wt") as file:
+            file.write("\n".join(lines) + "\n")
+    return folder
+
+
+def test_census_income_becomes_labels_codes_and_numbers(tmp_path: Path) -> None:
+    """Blanks are stripped, labels are 0 or 1, and codes read back as the raw strings."""
+    source = write_census(tmp_path / "raw")
+    info = prepare("census-income", source=str(source), out=str(tmp_path / "out"))
+    assert {split: item.examples for split, item in info.splits.items()} == {
+        "train": 40,
+        "valid": 10,
+        "test": 11,
+    }
+    assert read_dataset_info(locate(str(tmp_path / "out"))) == info
+
+    train = read(tmp_path / "out", "train")
+    widowed = np.arange(40) % 4 == 0
+    np.testing.assert_array_equal(train["income"].to_numpy(), widowed)
+    np.testing.assert_array_equal(train["never_married"].to_numpy(), ~widowed)
+    np.testing.assert_array_equal(train["age"].to_numpy(), np.arange(40))
+    np.testing.assert_array_equal(train["age_bucket"].to_numpy(), np.arange(40) + 1)
+    described = json.loads((tmp_path / "out/vocabularies.json").read_text())
+    values = np.array([None, *described["migration_msa"]["values"]])
+    assert values[train["migration_msa"].to_numpy()].tolist() == [
+        "Not in universe" if rich else "?" for rich in widowed
+    ]
+
+
+def test_census_income_is_coded_by_what_train_holds(tmp_path: Path) -> None:
+    """A category or an age that only the published test file holds gets no code of its own."""
+    source = write_census(tmp_path / "raw", num_train=12)
+    prepare("census-income", source=str(source), out=str(tmp_path / "out"))
+    held_out = pa.concat_tables([read(tmp_path / "out", split) for split in ("valid", "test")])
+    martian = held_out["age"].to_numpy() == 1
+    assert (held_out["race"].to_numpy() == np.where(martian, 0, 1)).all()
+    assert held_out["marital_status"].to_numpy()[martian].tolist() == [0]
+    assert held_out["age_bucket"].to_numpy().max() == 12
+
+
+def test_the_published_test_file_is_halved_by_the_seed(tmp_path: Path) -> None:
+    """Valid and test share no row, together are the file, and depend on the seed alone."""
+    source = write_census(tmp_path / "raw", num_held_out=41)
+    ages = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        prepare("census-income", source=str(source), out=str(tmp_path / name), seed=seed)
+        for split in ("valid", "test"):
+            ages[name, split] = read(tmp_path / name, split)["age"].to_pylist()
+        assert sorted(ages[name, "valid"] + ages[name, "test"]) == list(range(41))
+    assert ages["a", "valid"] == ages["b", "valid"] != ages["c", "valid"]
+
+
+def test_the_real_census_income_has_the_published_counts_and_rates(tmp_path: Path) -> None:
+    """199,523 and 99,762 rows; 6.2 % above 50,000 dollars; no code out of the recipe's range."""
+    info = prepare("census-income", source=str(real_folder("census_income")), out=str(tmp_path))
+    assert info.splits["train"].examples == 199_523
+    assert info.splits["valid"].examples + info.splits["test"].examples == 99_762
+    for split in ("train", "valid", "test"):
+        table = read(tmp_path, split)
+        assert np.mean(table["income"].to_numpy()) == pytest.approx(0.062, abs=0.0015)
+        assert np.mean(table["never_married"].to_numpy()) == pytest.approx(0.433, abs=0.003)
+        assert sum(column.null_count for column in table.columns) == 0
+    described = json.loads((tmp_path / "vocabularies.json").read_text())
+    train = read(tmp_path, "train")
+    for name in (*CATEGORICAL, *(f"{name}_bucket" for name in NUMERIC)):
+        known = described[name].get("values", [None, *described[name].get("edges", [])])
+        assert set(train[name].unique().to_pylist()) == set(range(1, len(known) + 1)), name
+    for file in parquet_files(locate(str(tmp_path)), split="train"):
+        assert pq.ParquetFile(file.path).num_row_groups >= 2
+
+
+# --- What is refused ---
+
+
+def test_an_unknown_data_set_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
+    """The message names what was asked for and what was probably meant."""
+    with pytest.raises(InputError, match=r"'census_incom'.*did you mean 'census-income'"):
+        prepare("census_incom", source=str(tmp_path), out=str(tmp_path / "out"))
+
+
+def test_a_missing_raw_file_is_named_with_what_is_expected(tmp_path: Path) -> None:
+    """Nothing is written, and the message says which file the folder lacks."""
+    write_census(tmp_path / "raw")
+    (tmp_path / "raw/census-income.test.gz").unlink()
+    with pytest.raises(StorageError, match=r"raw/census-income\.test\.gz: no such file.*UCI"):
+        prepare("census-income", source=str(tmp_path / "raw"), out=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_another_shape_is_refused(tmp_path: Path) -> None:
+    """A line with too few fields is a schema error that names the file."""
+    write_census(tmp_path / "raw")
+    with gzip.open(tmp_path / "raw/census-income.data.gz", "wt") as file:
+        file.write("73, Not in universe\n")
+    with pytest.raises(SchemaError, match=r"census-income\.data\.gz: .*expected UCI"):
+        prepare("census-income", source=str(tmp_path / "raw"), out=str(tmp_path / "out"))
+
+
+def test_a_folder_that_holds_files_is_refused(tmp_path: Path) -> None:
+    """Data sets are never overwritten."""
+    source = write_census(tmp_path / "raw")
+    with pytest.raises(StorageError, match="is not empty"):
+        prepare("census-income", source=str(source), out=str(source))
