@@ -1,0 +1,117 @@
+"""Chooses how each table is cut over the ranks, and builds the sharded model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torchrec.distributed.model_parallel import DistributedModelParallel
+from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
+from torchrec.distributed.planner.types import PlannerError
+from torchrec.distributed.types import ShardingEnv, ShardingPlan, ShardingType
+from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
+from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
+
+from data_loaders.errors import InputError
+from embeddings.config import TableConfig
+
+# Both keep one momentum value per row, whole, so that their checkpoints restore onto each other at any number of ranks.
+AUTO_SHARDING = [ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value]
+
+
+class TableSharder(EmbeddingBagCollectionSharder):
+    """TorchRec's sharder with every sharding type that also works on the CPU, where it lists no row-wise ones.
+
+    Tried with gloo on 2 and 3 ranks; see tests/embeddings/test_lookup.py.
+    """
+
+    def sharding_types(self, compute_device_type: str) -> list[str]:
+        return [
+            ShardingType.DATA_PARALLEL.value,
+            ShardingType.TABLE_WISE.value,
+            ShardingType.COLUMN_WISE.value,
+            ShardingType.ROW_WISE.value,
+        ]
+
+
+def plan_tables(
+    model: nn.Module,
+    *,
+    tables: Mapping[str, TableConfig],
+    world_size: int,
+    device_type: str,
+    batch_size: int,
+) -> ShardingPlan:
+    """Plans without a process group; a pure function, so every rank that calls it finds the same plan.
+
+    Args:
+        model: holds the tables on the meta device.
+        tables: by name.
+        world_size: ranks to plan for.
+        device_type: cpu or cuda.
+        batch_size: examples per rank and step, for the planner's estimates.
+
+    Raises:
+        InputError: no plan fits the devices' memory.
+    """
+    planner = EmbeddingShardingPlanner(
+        topology=Topology(world_size=world_size, compute_device=device_type),
+        batch_size=batch_size,
+        constraints={name: _constraints(table, world_size) for name, table in tables.items()},
+        debug=False,
+    )
+    try:
+        return planner.plan(model, [TableSharder()])
+    except PlannerError as error:
+        raise InputError(
+            f"embeddings.tables: no sharding plan fits {world_size} {device_type} ranks "
+            f"({str(error).splitlines()[0]}); use more ranks, smaller tables, or sharding: auto"
+        ) from error
+
+
+def shard_model(
+    model: nn.Module,
+    *,
+    plan: ShardingPlan,
+    device: torch.device,
+    learning_rate: float,
+    eps: float,
+) -> DistributedModelParallel:
+    """Cuts the tables by the plan and copies the rest to every rank.
+
+    The tables' row-wise Adagrad steps inside their backward: one update per row and step. Tables that are data-parallel have
+    no fused optimizer; `trainer.optimizer` steps them by the same rule.
+
+    Source: https://docs.pytorch.org/torchrec/model-parallel-api-reference.html
+    """
+    apply_optimizer_in_backward(
+        RowWiseAdagrad,
+        (parameter for name, parameter in model.named_parameters() if is_table(name)),
+        {"lr": learning_rate, "eps": eps},
+    )
+    assert dist.group.WORLD is not None
+    return DistributedModelParallel(
+        model,
+        device=device,
+        plan=plan,
+        env=ShardingEnv.from_process_group(dist.group.WORLD),
+        sharders=[TableSharder()],  # type: ignore[list-item]
+    )
+
+
+def is_table(parameter_name: str) -> bool:
+    """Whether a parameter of a model, sharded or not, is an embedding table."""
+    return ".embedding_bags." in parameter_name
+
+
+def _constraints(table: TableConfig, world_size: int) -> ParameterConstraints:
+    words: dict[str, Any] = {"auto": AUTO_SHARDING}
+    return ParameterConstraints(
+        sharding_types=words.get(table.sharding, [table.sharding]),
+        # the planner's own minimum of 32 columns a shard would refuse to cut a narrow table
+        min_partition=max(4, table.dim // world_size // 4 * 4),
+    )

@@ -1,0 +1,75 @@
+"""Embedding tables: their declaration for TorchRec, and their first values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
+
+from embeddings.config import TableConfig
+
+POOLING = {"sum": PoolingType.SUM, "mean": PoolingType.MEAN}
+
+# Rows whose first values one seed draws; small enough that a shard draws little that it does not keep.
+_ROWS_PER_SEED = 65536
+
+
+def build_tables(
+    tables: Mapping[str, TableConfig], *, keys: Sequence[str], table_of_feature: Mapping[str, str]
+) -> EmbeddingBagCollection:
+    """Declares the tables on the meta device: no memory is taken before they are sharded.
+
+    Args:
+        tables: by name.
+        keys: id features, in the order in which their pooled vectors are wanted.
+        table_of_feature: the table of each of them.
+    """
+    return EmbeddingBagCollection(
+        device=torch.device("meta"),
+        tables=[
+            EmbeddingBagConfig(
+                name=name,
+                num_embeddings=table.num_rows,
+                embedding_dim=table.dim,
+                pooling=POOLING[table.pooling],
+                feature_names=[key for key in keys if table_of_feature[key] == name],
+                init_fn=nn.init.zeros_,  # initialise_tables draws the values, shard by shard
+            )
+            for name, table in tables.items()
+        ],
+    )
+
+
+@torch.no_grad()
+def initialise_tables(parameters: Mapping[str, Tensor | ShardedTensor], *, seed: int, std: float) -> None:
+    """Draws the tables' first values from N(0, std): the same values however the tables are cut.
+
+    Args:
+        parameters: `state_dict` entries of the tables, `....embedding_bags.NAME.weight`, sharded or whole.
+        seed: of the run.
+        std: standard deviation.
+    """
+    for index, (_, parameter) in enumerate(sorted(parameters.items())):
+        if isinstance(parameter, ShardedTensor):
+            dim = parameter.size(1)
+            for shard in parameter.local_shards():
+                _fill(shard.tensor, offsets=shard.metadata.shard_offsets, dim=dim, seed=(seed, index), std=std)
+        else:
+            _fill(parameter, offsets=[0, 0], dim=parameter.size(1), seed=(seed, index), std=std)
+
+
+def _fill(block: Tensor, *, offsets: Sequence[int], dim: int, seed: tuple[int, int], std: float) -> None:
+    """Fills rows and columns from `offsets` of a table; each run of rows has a seed of its own."""
+    first_row, first_column = offsets
+    end_row, end_column = first_row + block.size(0), first_column + block.size(1)
+    generator = torch.Generator(device=block.device)
+    for chunk in range(first_row // _ROWS_PER_SEED, -(-end_row // _ROWS_PER_SEED)):
+        generator.manual_seed((seed[0] * 1_000_003 + seed[1]) * 1_000_003 + chunk)
+        start, stop = max(first_row, chunk * _ROWS_PER_SEED), min(end_row, (chunk + 1) * _ROWS_PER_SEED)
+        num_drawn = stop - chunk * _ROWS_PER_SEED
+        values = torch.randn(num_drawn, dim, generator=generator, device=block.device) * std
+        block[start - first_row : stop - first_row] = values[-(stop - start) :, first_column:end_column]

@@ -1,0 +1,202 @@
+"""Checkpoints of a run: everything that a step changes, moved together or not at all.
+
+    RUN/checkpoints/step-00000100/__0_0.distcp, __1_0.distcp, .metadata     PyTorch Distributed Checkpoint
+    RUN/checkpoints/step-00000100/manifest.json                             written last
+
+Without its manifest a checkpoint does not exist.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from pydantic import ValidationError
+from torch.distributed.checkpoint.api import CheckpointException
+from torchrec.distributed.model_parallel import DistributedModelParallel
+from torchrec.optim.keyed import KeyedOptimizer
+
+from data_loaders.config import Section
+from data_loaders.errors import InputError
+from data_loaders.storage import Location
+from data_loaders.streams import Cursor
+from trainer.checkpoint_storage import LocationReader, LocationWriter
+from trainer.config import Recipe
+
+MANIFEST = "manifest.json"
+
+# Keys of a recipe that may differ between a checkpoint and the run that takes it up. A table's sharding is no property of its
+# values: rows find their new place when they are read.
+_MAY_CHANGE = ("run.", "checkpoint.", "optimizer.", "data.root", "data.prefetch_batches")
+
+
+class IncompleteCheckpointError(InputError):
+    """There is no complete checkpoint where one is needed."""
+
+
+class CheckpointMismatchError(InputError):
+    """A checkpoint does not fit the recipe or the log."""
+
+
+class Manifest(Section):
+    """The content of `manifest.json`.
+
+    Attributes:
+        step: optimizer updates behind it.
+        examples: trained on, over all ranks.
+        seconds: spent training.
+        cursor: the position in the log, as (epoch, step).
+        log_fingerprint: of the files, the order and the batch size that the cursor counts in.
+        world_size: ranks that wrote it.
+        score: on valid, the higher the better; None where it was not evaluated.
+        recipe: resolved.
+    """
+
+    format: Literal[1] = 1
+    step: int
+    examples: int
+    seconds: float
+    cursor: tuple[int, int]
+    log_fingerprint: str
+    world_size: int
+    score: float | None
+    recipe: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints below a run's folder.
+
+    Args:
+        run: the run's folder.
+        keep: newest ones that stay, beside the best.
+        group: ranks that save together, able to move CPU tensors; None for the whole world.
+    """
+
+    def __init__(self, run: Location, *, keep: int, group: dist.ProcessGroup | None = None) -> None:
+        self._folder = run.child("checkpoints")
+        self._keep = keep
+        self._group = group
+
+    def save(
+        self, *, model: DistributedModelParallel, optimizer: KeyedOptimizer, manifest: Manifest
+    ) -> Location:
+        """Writes a checkpoint; every rank must call. Older ones beyond `keep` are deleted."""
+        location = self._folder.child(f"step-{manifest.step:08d}")
+        is_first = dist.get_rank() == 0
+        if is_first:
+            location.delete()  # what an interrupted save left
+        dist.barrier(group=self._group)
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        dcp.save(state, storage_writer=LocationWriter(location), process_group=self._group)
+        if is_first:
+            location.child(MANIFEST).write_text(json.dumps(manifest.model_dump(), indent=2) + "\n")
+            self._delete_old()
+        dist.barrier(group=self._group)
+        return location
+
+    def complete(self) -> list[tuple[Location, Manifest]]:
+        """All complete checkpoints, the oldest first."""
+        found = [item for item in self._folder.children() if item.child(MANIFEST).exists()]
+        return [(item, read_manifest(item)) for item in found]
+
+    def newest(self) -> tuple[Location, Manifest] | None:
+        """The newest complete checkpoint."""
+        complete = self.complete()
+        return complete[-1] if complete else None
+
+    def best(self) -> tuple[Location, Manifest] | None:
+        """The checkpoint with the best score on valid, the earlier one of equals."""
+        scored = [item for item in self.complete() if item[1].score is not None]
+        return max(scored, key=lambda item: item[1].score or 0.0, default=None)
+
+    def _delete_old(self) -> None:
+        best = self.best()
+        for location, manifest in self.complete()[: -self._keep]:
+            if best is None or manifest.step != best[1].step:
+                location.child(MANIFEST).delete()  # first: from here on it does not exist
+                location.delete()
+
+
+def restore(
+    location: Location,
+    *,
+    model: DistributedModelParallel,
+    optimizer: KeyedOptimizer | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> None:
+    """Reads a checkpoint into a model, and its optimizer if one is given, at any number of ranks; every rank must call.
+
+    Raises:
+        CheckpointMismatchError: it lacks what the model needs, or holds it in another shape.
+    """
+    if optimizer is not None:
+        optimizer.init_state()  # DCP loads into what is there, and Adam makes its state in the first step
+    state: dict[str, Any] = {"model": model.state_dict()}
+    if optimizer is not None:
+        state["optimizer"] = optimizer.state_dict()
+    try:
+        dcp.load(state, storage_reader=LocationReader(location), process_group=group)
+    except CheckpointException as error:
+        cause = next(iter(error.failures.values()))[0]
+        raise CheckpointMismatchError(
+            f"{location.uri}: does not fit this model or its sharding plan ({cause}); "
+            "restore with the recipe and the sharding that wrote it, or start another run.uri"
+        ) from error
+    model.load_state_dict(state["model"])
+    if optimizer is not None:
+        optimizer.load_state_dict(state["optimizer"])
+
+
+def read_manifest(location: Location) -> Manifest:
+    """The manifest of a checkpoint.
+
+    Raises:
+        IncompleteCheckpointError: there is none, or it is not one.
+    """
+    manifest = location.child(MANIFEST)
+    if not manifest.exists():
+        raise IncompleteCheckpointError(
+            f"{location.uri}: no complete checkpoint there ({MANIFEST} is missing); give a run's folder or one of its checkpoints"
+        )
+    try:
+        return Manifest.model_validate_json(manifest.read_text())
+    except ValidationError as error:
+        raise IncompleteCheckpointError(
+            f"{manifest.uri}: not a checkpoint's manifest ({error.errors()[0]['msg']})"
+        ) from error
+
+
+def check_fits(location: Location, manifest: Manifest, *, recipe: Recipe, log_fingerprint: str) -> None:
+    """A run goes on only with the model and the log that it began with.
+
+    Raises:
+        CheckpointMismatchError: naming the first key that differs, or the log.
+    """
+    theirs, ours = _flat(manifest.recipe), _flat(recipe.model_dump(mode="json"))
+    for key in dict.fromkeys([*theirs, *ours]):
+        if key.startswith(_MAY_CHANGE) or key.endswith((".sharding", ".weight")):
+            continue
+        if theirs.get(key) != ours.get(key):
+            raise CheckpointMismatchError(
+                f"{location.uri}: does not fit the recipe: {key} is {theirs.get(key)!r} there and {ours.get(key)!r} here; "
+                "go on with the old value, or start another run.uri"
+            )
+    if manifest.log_fingerprint != log_fingerprint:
+        raise CheckpointMismatchError(
+            f"{location.uri}: the log under data.root, or run.seed, has changed since this checkpoint, so its place in the log is lost; "
+            "restore the files, or start another run.uri"
+        )
+
+
+def cursor_of(manifest: Manifest) -> Cursor:
+    """Where to go on reading."""
+    epoch, step = manifest.cursor
+    return Cursor(epoch=epoch, step=step)
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix.rstrip("."): tree}
+    return {key: value for name, node in tree.items() for key, value in _flat(node, f"{prefix}{name}.").items()}

@@ -1,0 +1,315 @@
+"""A run from its first step, or its newest checkpoint, to its summary.
+
+    log -> loader -> pipeline(model, optimizer) -> metrics, checkpoints -> evaluation -> summary
+
+`train` is what every rank executes. It needs no launcher but the environment that Ray Train or torchrun sets, and may be called
+again after any failure: it finds the newest complete checkpoint by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torchrec.distributed.model_parallel import DistributedModelParallel
+from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+
+from data_loaders.batch import InteractionBatch
+from data_loaders.errors import InputError
+from data_loaders.loader import InteractionLoader
+from data_loaders.row_groups import has_split
+from data_loaders.storage import Location, locate
+from data_loaders.streams import Cursor
+from embeddings.plan_report import placements
+from trainer.build import build_sharded_model
+from trainer.checkpoint import Checkpoints, Manifest, check_fits, cursor_of, restore
+from trainer.config import Recipe, dump_recipe
+from trainer.evaluate import TaskResults, evaluate, evaluation_loader, final_split, selection_score
+from trainer.losses import NonFiniteLossError
+from trainer.metrics import TaskMetrics
+from trainer.model import StepOutput
+from trainer.optimizer import build_optimizer
+from trainer.progress import Listener, Progress
+from trainer.run_folder import RunFolder
+from trainer.runtime import Runtime, joined_ranks
+
+Item = TypeVar("Item")
+
+PROGRESS_INTERVAL_SECONDS = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """How far a run is.
+
+    Attributes:
+        step: optimizer updates done.
+        examples: trained on, over all ranks.
+        seconds: spent in steps, waiting for data included, evaluation and checkpoints not.
+        cursor: the position in the log behind the last batch trained.
+    """
+
+    step: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+    cursor: Cursor = Cursor()
+
+
+def train(recipe: Recipe, *, listener: Listener | None = None) -> None:
+    """Trains, evaluates, and writes the run's folder; called on every rank.
+
+    Args:
+        recipe: with `run.uri` and `data.root` set.
+        listener: told the progress, on rank 0 only.
+
+    Raises:
+        InputError: the recipe, the log or a checkpoint is at fault.
+    """
+    with joined_ranks() as runtime:
+        _Training(recipe, runtime, listener=listener if runtime.rank == 0 else None).run()
+
+
+class _Training:
+    """The parts of one run on one rank."""
+
+    def __init__(self, recipe: Recipe, runtime: Runtime, *, listener: Listener | None) -> None:
+        assert recipe.run.uri is not None, "the launcher chooses run.uri"
+        self.recipe, self.runtime, self.listener = recipe, runtime, listener
+        self.device = torch.device(runtime.device_type, runtime.device_index)
+        self.loader = InteractionLoader(
+            recipe.data,
+            split="train",
+            num_rows=recipe.num_rows_of_feature(),
+            seed=recipe.run.seed,
+            rank=runtime.rank,
+            world_size=runtime.world_size,
+        )
+        epochs = recipe.run.num_epochs
+        self.num_steps = recipe.run.num_steps or (epochs or 0) * self.loader.steps_per_epoch
+        self.has_valid = has_split(recipe.data, split="valid")
+        self.model, self.plan = build_sharded_model(
+            recipe, world_size=runtime.world_size, device=self.device
+        )
+        self.optimizer = build_optimizer(self.model, config=recipe.optimizer)
+        location = locate(recipe.run.uri)
+        # checkpoints move CPU tensors, whatever the model's collectives run on
+        group = dist.new_group(backend="gloo")
+        self.checkpoints = Checkpoints(location, keep=recipe.checkpoint.keep, group=group)
+        self.group = group
+        self.state = self._resume()
+        self.folder = RunFolder(
+            location, is_writer=runtime.rank == 0, resumed_step=self.state.step
+        )
+        self.seconds_before = self.state.seconds  # of the attempts before this one
+        self.metrics = TaskMetrics(recipe.data.tasks, device=self.device)
+        self.data_wait = Stopwatch()
+        self._told_at = 0.0
+
+    def run(self) -> None:
+        self.folder.write_recipe(dump_recipe(self.recipe))
+        checkpoint = self._train_steps()
+        self._finish(checkpoint)
+
+    def _train_steps(self) -> Location | None:
+        """All steps that are left; returns the newest checkpoint."""
+        pipeline = TrainPipelineSparseDist(self.model, self.optimizer, self.device)
+        batches = self.data_wait.timed(
+            self.loader.batches(
+                start=self.state.cursor, num_steps=self.num_steps - self.state.step
+            )
+        )
+        self.model.train()
+        newest = self.checkpoints.newest()
+        location = newest[0] if newest else None
+        window = _Window(self.state)
+        while self.state.step < self.num_steps:
+            started = time.monotonic()
+            self._seed_step()
+            output = self._next_output(pipeline, batches)
+            self.metrics.update(output)
+            self.state = self._after(output, seconds=time.monotonic() - started)
+            self._tell(output, window)
+            is_last = self.state.step == self.num_steps
+            if is_last or self.state.step % self.recipe.run.log_interval_steps == 0:
+                window = self._report_training(window)
+            valid_due = self.has_valid and (is_last or self._is_validation_due())
+            if valid_due or is_last or _is_due(self.recipe.checkpoint.interval_steps, self.state.step):
+                pipeline.detach()
+                location = self._save(score=self._validate() if valid_due else None)
+        return location
+
+    def _next_output(
+        self, pipeline: TrainPipelineSparseDist, batches: Iterator[InteractionBatch]
+    ) -> StepOutput:
+        try:
+            output: StepOutput = pipeline.progress(batches)
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(
+                f"step {self.state.step + 1}: {error}; nothing of this step was applied; "
+                "lower optimizer.*.learning_rate, or look for extreme values in the log"
+            ) from None
+        return output
+
+    def _after(self, output: StepOutput, *, seconds: float) -> TrainState:
+        plan = self.loader.plan(epoch=self.state.cursor.epoch)
+        examples = plan.num_examples(rank=0, world_size=1, step=self.state.cursor.step)
+        return TrainState(
+            step=self.state.step + 1,
+            examples=self.state.examples + examples,
+            seconds=self.state.seconds + seconds,
+            cursor=output.cursor,
+        )
+
+    def _seed_step(self) -> None:
+        """Dropout of a step depends on (seed, step, rank) alone, so a resumed run draws the same."""
+        seed = (self.recipe.run.seed * 1_000_003 + self.state.step) * 1_000_003
+        torch.manual_seed((seed + self.runtime.rank) % 2**63)
+
+    def _is_validation_due(self) -> bool:
+        interval = self.recipe.run.eval_interval_steps
+        is_epoch_end = self.state.cursor.step == 0
+        return _is_due(interval, self.state.step) if interval else is_epoch_end
+
+    def _tell(self, output: StepOutput, window: _Window) -> None:
+        now = time.monotonic()
+        if self.listener is None or now - self._told_at < PROGRESS_INTERVAL_SECONDS:
+            return
+        self._told_at = now
+        losses = dict(zip(self.recipe.data.tasks, output.losses_T.tolist(), strict=True))
+        rate = window.examples_per_second(self.state)
+        self.listener(Progress("train", self.state.step, self.num_steps, rate, losses))
+
+    def _report_training(self, window: _Window) -> _Window:
+        tasks = self.metrics.reduce_and_reset()
+        self._report("train", tasks, examples_per_second=window.examples_per_second(self.state))
+        return _Window(self.state)
+
+    def _report(self, split: str, tasks: TaskResults, **more: float) -> None:
+        state = self.state
+        head = {"split": split, "step": state.step, "examples": state.examples}
+        self.folder.report({**head, "seconds": round(state.seconds, 3), **more, "tasks": tasks})
+
+    def _validate(self) -> float:
+        loader = evaluation_loader(self.recipe, split="valid", runtime=self.runtime)
+        tasks = evaluate(
+            self.model,
+            loader=loader,
+            config=self.recipe.data,
+            split="valid",
+            device=self.device,
+            listener=self.listener,
+        )
+        self._report("valid", tasks)
+        return selection_score(tasks)
+
+    def _save(self, *, score: float | None) -> Location:
+        self.folder.flush()
+        state = self.state
+        manifest = Manifest(
+            step=state.step,
+            examples=state.examples,
+            seconds=state.seconds,
+            cursor=dataclasses.astuple(state.cursor),
+            log_fingerprint=self.loader.fingerprint,
+            world_size=self.runtime.world_size,
+            score=score,
+            recipe=self.recipe.model_dump(mode="json"),
+        )
+        return self.checkpoints.save(
+            model=self.model, optimizer=self.optimizer, manifest=manifest
+        )
+
+    def _resume(self) -> TrainState:
+        newest = self.checkpoints.newest()
+        if newest is None:
+            return TrainState()
+        location, manifest = newest
+        check_fits(
+            location, manifest, recipe=self.recipe, log_fingerprint=self.loader.fingerprint
+        )
+        if manifest.step > self.num_steps:
+            raise InputError(
+                f"{location.uri}: this run is {manifest.step} steps long already, more than the {self.num_steps} asked for; "
+                "raise run.num_steps (or num_epochs), or start another run.uri"
+            )
+        restore(location, model=self.model, optimizer=self.optimizer, group=self.group)
+        return TrainState(
+            step=manifest.step,
+            examples=manifest.examples,
+            seconds=manifest.seconds,
+            cursor=cursor_of(manifest),
+        )
+
+    def _finish(self, checkpoint: Location | None) -> None:
+        """Takes the best checkpoint, evaluates it on the final split, writes the summary."""
+        best = self.checkpoints.best() if self.recipe.run.select == "best" else None
+        if best is not None and checkpoint is not None and best[0].uri != checkpoint.uri:
+            checkpoint = best[0]
+            restore(checkpoint, model=self.model, group=self.group)
+        split = final_split(self.recipe.data)
+        loader = evaluation_loader(self.recipe, split=split, runtime=self.runtime)
+        tasks = evaluate(
+            self.model,
+            loader=loader,
+            config=self.recipe.data,
+            split=split,
+            device=self.device,
+            listener=self.listener,
+        )
+        state = self.state
+        seconds = state.seconds - self.seconds_before
+        self.folder.write_summary(
+            {
+                "examples": state.examples,
+                "steps": state.step,
+                "world_size": self.runtime.world_size,
+                "seconds": round(state.seconds, 3),
+                "examples_per_second": round(state.examples / state.seconds, 1),
+                "data_wait_fraction": round(self.data_wait.seconds / seconds, 4) if seconds else 0.0,
+                "evaluated_on": split,
+                "tasks": tasks,
+                "checkpoint": checkpoint.uri if checkpoint else None,
+                "plan": [
+                    dataclasses.asdict(item)
+                    for item in placements(self.plan, tables=self.recipe.embeddings.tables)
+                ],
+            }
+        )
+
+
+class Stopwatch:
+    """Adds up the time that an iterator's consumer waits for it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timed(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The same items."""
+        while True:
+            started = time.monotonic()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            finally:
+                self.seconds += time.monotonic() - started
+            yield item
+
+
+@dataclasses.dataclass(frozen=True)
+class _Window:
+    """The steps since the last report."""
+
+    start: TrainState
+
+    def examples_per_second(self, state: TrainState) -> float:
+        seconds = state.seconds - self.start.seconds
+        return round((state.examples - self.start.examples) / seconds, 1) if seconds else 0.0
+
+
+def _is_due(interval: int | None, step: int) -> bool:
+    return interval is not None and step % interval == 0

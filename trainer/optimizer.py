@@ -1,0 +1,39 @@
+"""One optimizer for the loop, made of those of the tables and of the dense parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torchrec.distributed.model_parallel import DistributedModelParallel
+from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimizerWrapper
+from torchrec.optim.optimizers import in_backward_optimizer_filter
+from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
+
+from embeddings.planner import is_table
+from trainer.config import OptimizerConfig
+
+
+def build_optimizer(model: DistributedModelParallel, *, config: OptimizerConfig) -> CombinedOptimizer:
+    """AdamW for the dense parts beside the tables' fused row-wise Adagrad.
+
+    Data-parallel tables have dense gradients and no fused optimizer; they get row-wise Adagrad too, so that a table learns the
+    same however it is cut.
+    """
+
+    def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        dense = config.dense
+        return torch.optim.AdamW(parameters, lr=dense.learning_rate, weight_decay=dense.weight_decay)
+
+    def rowwise_adagrad(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        tables = config.tables
+        return RowWiseAdagrad(parameters, lr=tables.learning_rate, eps=tables.eps)
+
+    unfused = dict(in_backward_optimizer_filter(model.named_parameters()))
+    replicated = {name: item for name, item in unfused.items() if is_table(name)}
+    dense = {name: item for name, item in unfused.items() if not is_table(name)}
+    optimizers: list[KeyedOptimizer] = [KeyedOptimizerWrapper(dense, adamw)]
+    if replicated:
+        optimizers.append(KeyedOptimizerWrapper(replicated, rowwise_adagrad))
+    return CombinedOptimizer([model.fused_optimizer, *optimizers])

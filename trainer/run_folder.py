@@ -1,0 +1,72 @@
+"""What a run leaves for people and scripts in its folder, on any URI.
+
+    RUN/recipe.yaml      resolved
+    RUN/metrics.jsonl    a line per report
+    RUN/summary.json     at the end
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from data_loaders.storage import Location
+
+# An object store cannot append: the file is written whole, so not at every report.
+_FLUSH_INTERVAL_SECONDS = 5.0
+
+
+class RunFolder:
+    """Writes the run's files; only rank 0 does, the others' calls do nothing.
+
+    Args:
+        location: of the folder.
+        is_writer: whether this is rank 0.
+        resumed_step: reports behind this step, of an attempt that went on further, are dropped.
+    """
+
+    def __init__(self, location: Location, *, is_writer: bool, resumed_step: int) -> None:
+        self.location = location
+        self._is_writer = is_writer
+        self._metrics = location.child("metrics.jsonl")
+        self._lines: list[str] = []
+        self._flushed_at = time.monotonic()
+        if is_writer and resumed_step and self._metrics.exists():
+            lines = self._metrics.read_text().splitlines()
+            self._lines = [line for line in lines if json.loads(line)["step"] <= resumed_step]
+
+    def write_recipe(self, text: str) -> None:
+        """Writes `recipe.yaml`."""
+        if self._is_writer:
+            self.location.child("recipe.yaml").write_text(text)
+
+    def report(self, line: dict[str, Any]) -> None:
+        """Adds a line to `metrics.jsonl`; on storage within seconds, or at the next `flush`."""
+        if not self._is_writer:
+            return
+        self._lines.append(json.dumps(line))
+        if time.monotonic() - self._flushed_at > _FLUSH_INTERVAL_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes all reports."""
+        if self._is_writer and self._lines:
+            self._metrics.write_text("\n".join(self._lines) + "\n")
+            self._flushed_at = time.monotonic()
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Writes `summary.json`, the last file of a run."""
+        self.flush()
+        if self._is_writer:
+            self.location.child("summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def read_summary(run: Location) -> dict[str, Any]:
+    """The run's `summary.json`.
+
+    Raises:
+        StorageError: the run has none (yet).
+    """
+    summary: dict[str, Any] = json.loads(run.child("summary.json").read_text())
+    return summary

@@ -1,0 +1,80 @@
+"""The process that a rank runs in: environment, process group, device, and the silence of libraries."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# What is set here must be set before the libraries load. pyarrow 26 sends chunked trailing checksums, which many S3-compatible
+# stores refuse or store inside the object.
+ENVIRONMENT = {"AWS_REQUEST_CHECKSUM_CALCULATION": "when_required"}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """This rank's place among the others.
+
+    Attributes:
+        rank: 0 to world_size - 1.
+        world_size: number of ranks.
+        device_type: cpu or cuda.
+        device_index: of the GPU; 0 on CPU.
+    """
+
+    rank: int
+    world_size: int
+    device_type: str
+    device_index: int
+
+
+def prepare_environment() -> None:
+    """Sets what libraries read from the environment; what the user has set stays."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def quiet_libraries() -> None:
+    """Silences, by name, what libraries say that a user can do nothing about."""
+    # torch.fx and TorchRec log at import and at every sharding; none of it is about the user's model
+    for name in ("torchrec", "torch.fx._symbolic_trace", "torch.distributed.distributed_c10d"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # TorchRec 1.8 builds ShardedTensor, which torch 2.13 deprecates in favour of DTensor
+    warnings.filterwarnings("ignore", message=".*ShardedTensor.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*torch.distributed._shard.*", category=DeprecationWarning)
+
+
+@contextlib.contextmanager
+def joined_ranks() -> Iterator[Runtime]:
+    """Joins the process group that the launcher set up, or makes a group of one.
+
+    Ray Train and torchrun set RANK, LOCAL_RANK and WORLD_SIZE; without them this process trains alone.
+    """
+    import torch
+    import torch.distributed as dist
+
+    device_type = "cuda" if torch.cuda.is_available() else "cpu"
+    device_index = int(os.environ.get("LOCAL_RANK", "0")) if device_type == "cuda" else 0
+    if device_type == "cuda":
+        torch.cuda.set_device(device_index % torch.cuda.device_count())
+        device_index = torch.cuda.current_device()
+    owned = not dist.is_initialized()
+    if owned:
+        backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
+        if "WORLD_SIZE" in os.environ:
+            dist.init_process_group(backend)
+        else:
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield Runtime(
+            rank=dist.get_rank(),
+            world_size=dist.get_world_size(),
+            device_type=device_type,
+            device_index=device_index,
+        )
+    finally:
+        if owned:
+            dist.destroy_process_group()
