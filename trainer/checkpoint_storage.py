@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.filesystem import FileSystemBase
-from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 
 from data_loaders.storage import Location
 
@@ -71,6 +71,9 @@ class LocationWriter(FileSystemWriter):
         super().__init__("", sync_files=False)
         self.fs = LocationFileSystem()
         self.path = location  # type: ignore[assignment]
+
+    def storage_meta(self) -> StorageMeta | None:
+        return StorageMeta(save_id=self.save_id)  # goes into the index: no Location in it, no URI
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike) -> bool:
