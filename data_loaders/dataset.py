@@ -1,12 +1,12 @@
-"""A data set on storage: sharded Parquet per split, and `dataset.json`, written last, which describes it.
+"""A data set on storage: sharded Parquet per split, described by `dataset.json`, written last.
 
     ROOT/dataset.json
     ROOT/train/part-00000.parquet, part-00001.parquet, ...
     ROOT/valid/...        optional: chooses among checkpoints
     ROOT/test/...         optional: the final evaluation
 
-A log of one's own needs only the Parquet files; `dataset.json` adds what a reader cannot know: that the data set is
-complete, and what the best possible model would reach on it.
+A log of one's own needs only the Parquet files; `dataset.json` adds what a reader cannot know: that
+the data set is complete, and what the best possible model would reach on it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from data_loaders.config import Section
 from data_loaders.errors import SchemaError, StorageError
@@ -31,12 +31,12 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 class SplitInfo(Section):
     """What `dataset.json` says of one split.
 
-    `best` is the oracle: for each task whose ground truth is known, the metrics (`auc`, `mse`, ...) of the true
-    probability, or the true mean, over the labels of this very split.
+    `best` is the oracle: for each task whose ground truth is known, the metrics (`auc`, `mse`, ...)
+    of the true probability, or the true mean, over the labels of this very split.
     """
 
     examples: int
-    best: dict[str, dict[str, float]] = {}
+    best: dict[str, dict[str, float]] = Field(default_factory=dict)
 
 
 class DatasetInfo(Section):
@@ -64,14 +64,15 @@ def write_split(
     num_examples = 0
     for index, table in enumerate(_rechunk(tables, num_rows=rows_per_file)):
         target = root.child(f"{split}/part-{index:05d}.parquet")
-        target.parent_folder()
-        pq.write_table(
-            table,
-            target.path,
-            filesystem=target.filesystem,
-            row_group_size=rows_per_row_group,
-            compression="zstd",
-        )
+        with target.reporting("written"):
+            target.parent_folder()
+            pq.write_table(
+                table,
+                target.path,
+                filesystem=target.filesystem,
+                row_group_size=rows_per_row_group,
+                compression="zstd",
+            )
         num_examples += table.num_rows
     return num_examples
 
@@ -118,13 +119,15 @@ def open_parquet(location: Location) -> pq.ParquetFile:
     """Opens a Parquet file and reads its footer.
 
     Raises:
-        StorageError: it is missing, truncated, or no Parquet file; the message names it.
+        StorageError: it cannot be reached, is missing, is truncated, or is no Parquet file; the
+            message names it.
     """
     try:
         return pq.ParquetFile(location.path, filesystem=location.filesystem)
     except FileNotFoundError as error:
         raise StorageError(f"{location.uri}: no such file") from error
     except (pa.ArrowInvalid, OSError) as error:
+        location.num_bytes()  # names the storage where that, and not the file, is at fault
         raise StorageError(
             f"{location.uri}: not a readable Parquet file ({first_line(error)}); "
             "it may be truncated: write it again"
