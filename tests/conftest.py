@@ -1,0 +1,3 @@
+"""Fixtures that tests of several packages share."""
+
+pytest_plugins = ["tests.helpers.s3"]
