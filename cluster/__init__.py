@@ -1,0 +1,1 @@
+"""Puts `train()` on many machines: the command line, Ray Train, Ray jobs."""

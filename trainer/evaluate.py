@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torchrec.distributed.model_parallel import DistributedModelParallel
@@ -13,13 +14,75 @@ from data_loaders.dataset import SPLITS, Split, read_dataset_info
 from data_loaders.errors import InputError
 from data_loaders.loader import InteractionLoader
 from data_loaders.row_groups import has_split, locate_root
+from data_loaders.storage import Location, locate
 from data_loaders.streams import Cursor
+from trainer.build import build_sharded_model
+from trainer.checkpoint import MANIFEST, Checkpoints, IncompleteCheckpointError, read_manifest, restore
 from trainer.config import Recipe
 from trainer.metrics import TaskMetrics
 from trainer.progress import Listener, Progress
-from trainer.runtime import Runtime
+from trainer.runtime import Runtime, joined_ranks
 
 TaskResults = dict[str, dict[str, float | None]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate_checkpoint` found.
+
+    Attributes:
+        checkpoint: its URI.
+        split: that it was evaluated on.
+        tasks: each task's metrics.
+    """
+
+    checkpoint: str
+    split: Split
+    tasks: TaskResults
+
+
+def evaluate_checkpoint(uri: str, *, data_root: str | None, listener: Listener | None) -> Evaluation:
+    """Evaluates a stored model, whatever number of ranks wrote it.
+
+    Args:
+        uri: a checkpoint, or a run's folder: then the checkpoint that its summary would name.
+        data_root: another data set than the run's own.
+        listener: told the progress.
+
+    Raises:
+        IncompleteCheckpointError: there is no complete checkpoint.
+        InputError: the data set does not fit the checkpoint's recipe.
+    """
+    location = _chosen_checkpoint(locate(uri))
+    recipe = Recipe.model_validate(read_manifest(location).recipe)
+    if data_root is not None:
+        data = recipe.data.model_copy(update={"root": data_root})
+        recipe = recipe.model_copy(update={"data": data})
+    split = final_split(recipe.data)
+    with joined_ranks() as runtime:
+        device = torch.device(runtime.device_type, runtime.device_index)
+        loader = evaluation_loader(recipe, split=split, runtime=runtime)
+        model, _ = build_sharded_model(recipe, world_size=runtime.world_size, device=device)
+        restore(location, model=model)
+        tasks = evaluate(
+            model, loader=loader, config=recipe.data, split=split, device=device, listener=listener
+        )
+    return Evaluation(checkpoint=location.uri, split=split, tasks=tasks)
+
+
+def _chosen_checkpoint(location: Location) -> Location:
+    if location.child(MANIFEST).exists():
+        return location
+    checkpoints = Checkpoints(location, keep=1)
+    newest = checkpoints.newest()
+    if newest is None:
+        raise IncompleteCheckpointError(
+            f"{location.uri}: neither a run with a complete checkpoint nor a checkpoint"
+            + ("" if location.exists() else "; there is nothing at this URI")
+        )
+    selects_best = Recipe.model_validate(newest[1].recipe).run.select == "best"
+    best = checkpoints.best() if selects_best else None
+    return (best or newest)[0]
 
 
 def evaluation_loader(recipe: Recipe, *, split: Split, runtime: Runtime) -> InteractionLoader:

@@ -1,0 +1,46 @@
+# make smoke | test | check | bench: what CI runs, on any machine with Python 3.11 or later, pip and gcc.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# gpu on a machine with CUDA 13: see docs/install.md
+VARIANT ?= cpu
+BIN := .venv/bin
+SMOKE := .smoke
+
+.PHONY: setup smoke test check format bench s3-server s3-server-stop clean
+
+setup: .venv/installed-$(VARIANT)
+
+.venv/installed-$(VARIANT): requirements/$(VARIANT).txt requirements/common.txt requirements/dev.txt requirements/constraints.txt requirements/fbgemm_cpu/pyproject.toml pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/$(VARIANT).txt -r requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+smoke: setup  ## the main job, from a generated log to an evaluated checkpoint
+	rm -rf $(SMOKE)
+	$(BIN)/polytower generate ecommerce --out $(SMOKE)/log --examples 120000
+	$(BIN)/polytower train ecommerce data.root=$(SMOKE)/log run.uri=$(SMOKE)/run --workers 2
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/polytower bench lookup --out $(SMOKE)/lookup.json
+
+s3-server:  ## a real S3 server on loopback (Debian, root), for the tests with marker s3
+	tests/helpers/s3_server.sh start .s3
+
+s3-server-stop:
+	tests/helpers/s3_server.sh stop .s3
+
+clean:
+	rm -rf .venv $(SMOKE) build *.egg-info

@@ -1,0 +1,253 @@
+"""The command line; every import that takes time happens inside the command that needs it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from trainer.config import Recipe
+
+app = typer.Typer(
+    name="polytower",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Train multi-task recommenders on sharded embedding tables: Parquet logs in, checkpoints out.",
+    epilog="Start here: `polytower generate ecommerce --out log --examples 100000`, "
+    "then `polytower train ecommerce data.root=log --workers 2`",
+)
+bench = typer.Typer(no_args_is_help=True, help="Measure where the performance is decided.")
+app.add_typer(bench, name="bench")
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="a shipped recipe's name, or a YAML file (path or URI)")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="e.g. data.root=s3://bucket/log run.num_epochs=3"),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="ranks; one per local GPU by default, or one on a CPU machine")
+]
+
+EXIT_LEARNING_FAILED = 1
+
+
+def main() -> None:
+    """Runs the command line; what a person can put right is one line and exit status 2."""
+    from data_loaders.errors import InputError
+
+    try:
+        app()
+    except InputError as error:
+        from cluster.display import print_error
+
+        print_error(str(error))
+        sys.exit(2)
+
+
+@app.command(epilog="Example: `polytower train ecommerce data.root=log run.uri=s3://bucket/run --workers 2`")
+def train(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    workers: Workers = None,
+    address: Annotated[
+        str | None, typer.Option(help="of a running Ray cluster, e.g. auto; a local one is started by default")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the resolved recipe and the sharding plan, train nothing")
+    ] = False,
+) -> None:
+    """Train a recipe, evaluate it, and write the run's folder; goes on where an interrupted run was.
+
+    Exits with status 1 when a task learned less than `run.max_auc_gap` allows.
+    """
+    from cluster.display import print_summary, training_progress
+    from data_loaders.storage import locate
+    from trainer.run_folder import read_summary
+
+    resolved = _resolve(recipe, overrides or [])
+    num_workers = workers or _default_workers()
+    if dry_run:
+        _print_dry_run(resolved, num_workers=num_workers)
+        return
+    _check_log(resolved, num_workers=num_workers)
+    from cluster.launch import LaunchError, launch
+
+    try:
+        with training_progress() as listener:
+            launch(resolved, num_workers=num_workers, address=address, listener=listener)
+    except LaunchError as error:
+        from cluster.display import print_error
+
+        print_error(str(error))
+        raise typer.Exit(3) from error
+    assert resolved.run.uri is not None
+    summary = read_summary(locate(resolved.run.uri))
+    print_summary(summary, run_uri=resolved.run.uri)
+    _judge(summary, max_auc_gap=resolved.run.max_auc_gap)
+
+
+@app.command(epilog="Example: `polytower evaluate s3://bucket/run --data s3://bucket/other-log`")
+def evaluate(
+    uri: Annotated[str, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="URI of a run's folder or of one checkpoint")],
+    data: Annotated[str | None, typer.Option(help="URI of another data set; the run's own by default")] = None,
+) -> None:
+    """Evaluate a run's chosen checkpoint, or any checkpoint, on the test split."""
+    from cluster.display import console, print_tasks, training_progress
+    from trainer.evaluate import evaluate_checkpoint
+    from trainer.runtime import prepare_environment, quiet_libraries
+
+    prepare_environment()
+    quiet_libraries()
+    with training_progress() as listener:
+        result = evaluate_checkpoint(uri, data_root=data, listener=listener)
+    print_tasks(result.tasks, title=f"evaluation on {result.split}")
+    console.print(f"[bold]checkpoint [/]{result.checkpoint}", soft_wrap=True)
+
+
+@app.command(epilog="Example: `polytower submit ecommerce data.root=s3://bucket/log --address http://head:8265`")
+def submit(
+    recipe: RecipeName,
+    address: Annotated[str, typer.Option(help="of the cluster's dashboard, e.g. http://head:8265")],
+    overrides: Overrides = None,
+    workers: Workers = None,
+) -> None:
+    """Train a recipe as a Ray job on a cluster, follow its log, and exit with its status."""
+    from cluster.display import console
+    from cluster.submit import submit as submit_job
+    from trainer.config import load_recipe, shipped_recipes
+
+    load_recipe(recipe, overrides=overrides or [])  # what is wrong with it is said here, not on the cluster
+    is_file = recipe not in shipped_recipes() and "://" not in recipe
+    status = submit_job(
+        [recipe, *(overrides or [])],
+        address=address,
+        recipe_file=Path(recipe) if is_file else None,
+        workers=workers,
+        follow=lambda line: console.print(line, markup=False, soft_wrap=True),
+    )
+    raise typer.Exit(status)
+
+
+@app.command(epilog="Example: `polytower prepare census-income --source raw/census_income --out census`")
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="census-income or kuairand")],
+    source: Annotated[str, typer.Option(help="folder of the raw files (path or URI)")],
+    out: Annotated[str, typer.Option(help="URI of the new data set")],
+    seed: Annotated[int, typer.Option(help="of the split into valid and test")] = 0,
+) -> None:
+    """Turn the raw files of a public data set into sharded Parquet."""
+    from cluster.display import console
+    from data_loaders.public import prepare as prepare_dataset
+    from trainer.runtime import prepare_environment
+
+    prepare_environment()
+    with console.status(f"preparing {dataset}"):
+        info = prepare_dataset(dataset, source=source, out=out, seed=seed)
+    _print_dataset(info, out=out, recipe=dataset)
+
+
+@app.command(epilog="Example: `polytower generate ecommerce --out s3://bucket/log --examples 1000000`")
+def generate(
+    scenario: Annotated[str, typer.Argument(help="ecommerce")],
+    out: Annotated[str, typer.Option(help="URI of the new data set")],
+    examples: Annotated[int, typer.Option(min=1, help="in train, valid and test together")] = 100_000,
+    seed: Annotated[int, typer.Option(help="the same seed writes the same bytes")] = 0,
+) -> None:
+    """Write an interaction log whose ground truth is known, so that the best possible metrics are."""
+    from cluster.display import counting_progress
+    from data_loaders.synthetic import generate as generate_log
+    from trainer.runtime import prepare_environment
+
+    prepare_environment()
+    with counting_progress(f"generating {scenario}", total=examples) as on_progress:
+        info = generate_log(scenario, out=out, examples=examples, seed=seed, on_progress=on_progress)
+    _print_dataset(info, out=out, recipe=scenario)
+
+
+def _resolve(recipe: str, overrides: list[str]) -> Recipe:
+    """The recipe with every URI set and absolute, because ranks have working directories of their own."""
+    from data_loaders.storage import locate
+    from trainer.config import load_recipe
+    from trainer.runtime import prepare_environment
+
+    prepare_environment()
+    resolved = load_recipe(recipe, overrides=overrides)
+    run_uri = resolved.run.uri or f"runs/{resolved.run.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    more = [f"run.uri={locate(run_uri).uri}"]
+    if resolved.data.root is not None:
+        more.append(f"data.root={locate(resolved.data.root).uri}")
+    return load_recipe(recipe, overrides=[*overrides, *more])
+
+
+def _default_workers() -> int:
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def _check_log(recipe: Recipe, *, num_workers: int) -> None:
+    """Every split's schema, and the number of ranks, before anything is started."""
+    from data_loaders.dataset import SPLITS
+    from data_loaders.row_groups import has_split, list_row_groups
+    from data_loaders.streams import check_world_size
+
+    check_world_size(num_streams=recipe.data.num_streams, world_size=num_workers)
+    for split in SPLITS:
+        if split == "train" or has_split(recipe.data, split=split):
+            list_row_groups(recipe.data, split=split)
+
+
+def _print_dry_run(recipe: Recipe, *, num_workers: int) -> None:
+    import torch
+
+    from cluster.display import console, print_plan
+    from embeddings.plan_report import placements
+    from trainer.build import build_model, plan_model
+    from trainer.config import dump_recipe
+    from trainer.runtime import quiet_libraries
+
+    quiet_libraries()
+    if recipe.data.root is not None:
+        _check_log(recipe, num_workers=num_workers)
+    device_type = "cuda" if torch.cuda.is_available() else "cpu"
+    plan = plan_model(recipe, build_model(recipe), world_size=num_workers, device_type=device_type)
+    console.print(dump_recipe(recipe), markup=False, soft_wrap=True)
+    print_plan([dataclasses.asdict(item) for item in placements(plan, tables=recipe.embeddings.tables)])
+    console.print(f"{num_workers} {device_type} ranks; nothing was trained")
+
+
+def _judge(summary: dict[str, Any], *, max_auc_gap: float | None) -> None:
+    """Fails when a task's AUC is well below what the log allows."""
+    from cluster.display import print_error
+
+    if max_auc_gap is None:
+        return
+    for name, result in summary["tasks"].items():
+        auc, best = result.get("auc"), result.get("best_auc")
+        if best is not None and (auc is None or best - auc > max_auc_gap):
+            print_error(
+                f"task {name} did not learn: AUC {auc} is more than run.max_auc_gap={max_auc_gap} below the "
+                f"best possible {best:.4f}; train longer or with other learning rates"
+            )
+            raise typer.Exit(EXIT_LEARNING_FAILED)
+
+
+def _print_dataset(info: Any, *, out: str, recipe: str) -> None:
+    from cluster.display import console
+
+    for split, part in info.splits.items():
+        console.print(f"[bold]{split:<6}[/] {part.examples:>12,} examples")
+    console.print(f"wrote {out}; train on it with: polytower train {recipe} data.root={out}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

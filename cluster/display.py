@@ -1,0 +1,168 @@
+"""What a person sees in the terminal: progress bars while it works, tables when it is done."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress as ProgressBar,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from trainer.progress import Progress
+
+# Without a terminal (a job's log) a bar is noise: a line now and then.
+LINE_INTERVAL_SECONDS = 10.0
+
+console = Console(highlight=False)
+
+
+def print_error(message: str) -> None:
+    """One line on standard error, never wrapped or interpreted."""
+    Console(stderr=True, highlight=False).print(
+        f"[bold red]error:[/] {_plain(message)}", soft_wrap=True
+    )
+
+
+@contextlib.contextmanager
+def training_progress() -> Iterator[Callable[[Progress], None]]:
+    """Shows a run's progress; yields the listener to tell it to."""
+    if console.is_terminal:
+        with _bar(TextColumn("{task.fields[note]}")) as bar:
+            task = bar.add_task("starting ranks", total=None, note="")
+
+            def show(progress: Progress) -> None:
+                bar.update(
+                    task,
+                    description="training" if progress.phase == "train" else "evaluating",
+                    completed=progress.step,
+                    total=progress.num_steps,
+                    note=_note(progress),
+                )
+
+            yield show
+    else:
+        last_line = 0.0
+
+        def log(progress: Progress) -> None:
+            nonlocal last_line
+            if time.monotonic() - last_line >= LINE_INTERVAL_SECONDS:
+                last_line = time.monotonic()
+                console.print(
+                    f"{progress.phase} {progress.step}/{progress.num_steps} {_note(progress)}", soft_wrap=True
+                )
+
+        yield log
+
+
+@contextlib.contextmanager
+def counting_progress(description: str, *, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Shows how many of `total` are done; yields the function to tell it the count."""
+    with _bar() as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def print_tasks(tasks: dict[str, dict[str, Any]], *, title: str) -> None:
+    """Each task's metrics, beside the best that is possible where the log's ground truth is known."""
+    binary = {name: result for name, result in tasks.items() if "auc" in result}
+    regression = {name: result for name, result in tasks.items() if "auc" not in result}
+    if binary:
+        table = _table(title, ["task", "labels", "AUC", "best possible", "gap", "NE", "calibration", "F1"])
+        for name, result in binary.items():
+            auc, best = result["auc"], result.get("best_auc")
+            table.add_row(
+                name,
+                f"{result['examples']:,.0f}",
+                _number(auc),
+                _number(best),
+                _number(best - auc if auc is not None and best is not None else None),
+                _number(result["normalized_entropy"]),
+                _number(result["calibration"], digits=3),
+                _number(result["f1"], digits=3),
+            )
+        console.print(table)
+    if regression:
+        table = _table("" if binary else title, ["task", "labels", "MSE", "best possible", "MAE"])
+        for name, result in regression.items():
+            table.add_row(
+                name,
+                f"{result['examples']:,.0f}",
+                _number(result["mse"]),
+                _number(result.get("best_mse")),
+                _number(result["mae"]),
+            )
+        console.print(table)
+
+
+def print_plan(placements: Sequence[dict[str, Any]], *, most: int = 20) -> None:
+    """The sharding plan, the largest tables first."""
+    table = _table("sharding plan", ["table", "rows", "dim", "sharding", "ranks", "MiB a rank"])
+    for item in placements[:most]:
+        ranks = ", ".join(map(str, item["ranks"])) if len(item["ranks"]) <= 8 else f"{len(item['ranks'])} ranks"
+        size = f"{item['rank_bytes'] / 2**20:,.2f}"
+        table.add_row(
+            item["table"], f"{item['num_rows']:,}", str(item["dim"]), item["sharding"], ranks, size
+        )
+    console.print(table)
+    if len(placements) > most:
+        console.print(f"and {len(placements) - most} smaller tables", style="dim")
+
+
+def print_summary(summary: dict[str, Any], *, run_uri: str) -> None:
+    """A finished run."""
+    print_tasks(summary["tasks"], title=f"evaluation on {summary['evaluated_on']}")
+    print_plan(summary["plan"])
+    facts = {
+        "examples": f"{summary['examples']:,} in {summary['steps']:,} steps on {summary['world_size']} ranks",
+        "speed": f"{summary['examples_per_second']:,.0f} examples/s over {summary['seconds']:,.1f} s, "
+        f"{summary['data_wait_fraction']:.1%} of it waiting for data",
+        "checkpoint": summary["checkpoint"],
+        "run": run_uri,
+    }
+    for name, value in facts.items():
+        console.print(f"[bold]{name:<11}[/]{_plain(str(value))}", soft_wrap=True)
+
+
+def _bar(*more: Any) -> ProgressBar:
+    return ProgressBar(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
+        *more,
+        console=console,
+    )
+
+
+def _note(progress: Progress) -> str:
+    losses = " ".join(f"{name} {loss:.3f}" for name, loss in progress.losses.items())
+    return f"{progress.examples_per_second:,.0f} examples/s  {losses}"
+
+
+def _table(title: str, columns: list[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    return table
+
+
+def _number(value: float | None, *, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")
