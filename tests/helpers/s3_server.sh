@@ -10,6 +10,7 @@ set -euo pipefail
 BUCKET=polytower-test
 START_TIMEOUT_SECONDS=${POLYTOWER_S3_START_TIMEOUT_SECONDS:-90}
 DAEMONS=(radosgw osd mon)  # in the order in which they stop
+PACKAGES=(radosgw ceph-mon ceph-osd curl)
 
 fail() {
     echo "s3-server: $1" >&2
@@ -30,14 +31,14 @@ install_missing() {
     done
     [ ${#missing[@]} -gt 0 ] || return 0
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        fail "not installed: ${missing[*]}; as root on Debian 12 or later run this again, or: apt-get install radosgw ceph-mon ceph-osd curl" 2
+        fail "not installed: ${missing[*]}; as root on Debian 12+: apt-get install ${PACKAGES[*]}" 2
     fi
-    echo "s3-server: installing radosgw, ceph-mon, ceph-osd, curl (60 MB)"
-    local log=$DATA/log/apt.log
+    echo "s3-server: installing ${PACKAGES[*]} (60 MB)"
+    local apt_get=(apt-get -o DPkg::Lock::Timeout=120 -y --no-install-recommends)
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update >"$log" 2>&1 \
-        && apt-get install -y --no-install-recommends radosgw ceph-mon ceph-osd curl >>"$log" 2>&1 \
-        || fail_with_log "apt-get failed" apt
+    {
+        "${apt_get[@]}" update && "${apt_get[@]}" install "${PACKAGES[@]}"
+    } >"$DATA/log/apt.log" 2>&1 || fail_with_log "apt-get failed" apt
 }
 
 port_is_open() {
@@ -72,7 +73,8 @@ wait_until() {  # wait_until DAEMON WHAT COMMAND...
     shift 2
     until "$@"; do
         pid_of "$daemon" >/dev/null || fail_with_log "$daemon ended before $what" "$daemon"
-        [ $SECONDS -lt $deadline ] || fail_with_log "not after $START_TIMEOUT_SECONDS s: $what" "$daemon"
+        [ $SECONDS -lt $deadline ] \
+            || fail_with_log "not after $START_TIMEOUT_SECONDS s: $what" "$daemon"
         sleep 0.2
     done
 }
@@ -97,7 +99,7 @@ osd pool default pgp num = 2
 osd pool default pg autoscale mode = off
 mon max pg per osd = 1000
 osd crush chooseleaf type = 0
-# By default the monitor waits up to a second before each change; radosgw asks for a dozen, one after the other.
+# By default the monitor waits up to a second before each change, and radosgw asks for a dozen.
 paxos propose interval = 0.02
 paxos min wait = 0.01
 [mon.a]
@@ -187,8 +189,8 @@ start() {
     wait_until radosgw "the S3 port $s3_port opens" port_is_open "$s3_port"
     read -r access secret <<<"$(create_user)"
 
-    # The keys go to curl through a pipe, as a command line can be read by all, and older versions of it
-    # leave out the header that S3 asks for.
+    # The keys go to curl through a pipe, as a command line can be read by all. Older versions of
+    # curl leave out the header, which S3 asks for.
     curl --silent --show-error --fail --request PUT --aws-sigv4 aws:amz:us-east-1:s3 --config - \
         --header "x-amz-content-sha256: UNSIGNED-PAYLOAD" \
         "http://127.0.0.1:$s3_port/$BUCKET" <<<"user = \"$access:$secret\"" \
