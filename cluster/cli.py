@@ -213,13 +213,20 @@ def _print_dry_run(recipe: Recipe, *, num_workers: int) -> None:
     from embeddings.plan_report import placements
     from trainer.build import build_model, plan_model
     from trainer.config import dump_recipe
-    from trainer.runtime import quiet_libraries
+    from trainer.runtime import quiet_libraries, rank_memory_bytes
 
     quiet_libraries()
     if recipe.data.root is not None:
         _check_log(recipe, num_workers=num_workers)
     device_type = "cuda" if torch.cuda.is_available() else "cpu"
-    plan = plan_model(recipe, build_model(recipe), world_size=num_workers, device_type=device_type)
+    plan = plan_model(
+        recipe,
+        build_model(recipe),
+        world_size=num_workers,
+        local_world_size=num_workers,
+        device_type=device_type,
+        memory_bytes=rank_memory_bytes(device_type=device_type, local_world_size=num_workers),
+    )
     console.print(dump_recipe(recipe), markup=False, soft_wrap=True)
     print_plan([dataclasses.asdict(item) for item in placements(plan, tables=recipe.embeddings.tables)])
     console.print(f"{num_workers} {device_type} ranks; nothing was trained")

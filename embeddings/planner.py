@@ -11,6 +11,7 @@ from torch import nn
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
+from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
 from torchrec.distributed.planner.types import PlannerError
 from torchrec.distributed.types import ShardingEnv, ShardingPlan, ShardingType
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
@@ -21,6 +22,9 @@ from embeddings.config import TableConfig
 
 # Both keep one momentum value per row, whole, so that their checkpoints restore onto each other at any number of ranks.
 AUTO_SHARDING = [ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value]
+
+# Of a rank's memory: for the towers, activations and batches, which the planner does not place.
+RESERVED_FRACTION = 0.15
 
 
 class TableSharder(EmbeddingBagCollectionSharder):
@@ -43,7 +47,9 @@ def plan_tables(
     *,
     tables: Mapping[str, TableConfig],
     world_size: int,
+    local_world_size: int,
     device_type: str,
+    memory_bytes: int,
     batch_size: int,
 ) -> ShardingPlan:
     """Plans without a process group; a pure function, so every rank that calls it finds the same plan.
@@ -52,15 +58,24 @@ def plan_tables(
         model: holds the tables on the meta device.
         tables: by name.
         world_size: ranks to plan for.
+        local_world_size: ranks on one machine.
         device_type: cpu or cuda.
+        memory_bytes: that a rank may use, on its GPU or of its machine.
         batch_size: examples per rank and step, for the planner's estimates.
 
     Raises:
         InputError: no plan fits the devices' memory.
     """
     planner = EmbeddingShardingPlanner(
-        topology=Topology(world_size=world_size, compute_device=device_type),
+        topology=Topology(
+            world_size=world_size,
+            local_world_size=local_world_size,
+            compute_device=device_type,
+            hbm_cap=memory_bytes if device_type == "cuda" else None,
+            ddr_cap=memory_bytes if device_type == "cpu" else None,
+        ),
         batch_size=batch_size,
+        storage_reservation=FixedPercentageStorageReservation(percentage=RESERVED_FRACTION),
         constraints={name: _constraints(table, world_size) for name, table in tables.items()},
         debug=False,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import ShardingPlan
 
@@ -12,6 +13,7 @@ from embeddings.tables import build_tables, initialise_tables
 from trainer.config import Recipe
 from trainer.losses import TaskLoss
 from trainer.model import MultiTaskModel
+from trainer.runtime import Runtime, rank_memory_bytes
 
 # Small beside the towers' first gradients; 0.01 to 0.1 make no difference on the shipped recipes.
 TABLE_INIT_STD = 0.02
@@ -38,27 +40,48 @@ def build_model(recipe: Recipe) -> MultiTaskModel:
 
 
 def plan_model(
-    recipe: Recipe, model: MultiTaskModel, *, world_size: int, device_type: str
+    recipe: Recipe,
+    model: MultiTaskModel,
+    *,
+    world_size: int,
+    local_world_size: int,
+    device_type: str,
+    memory_bytes: int,
 ) -> ShardingPlan:
     """The sharding plan for a number of ranks; needs none of them."""
     return plan_tables(
         model,
         tables=recipe.embeddings.tables,
         world_size=world_size,
+        local_world_size=local_world_size,
         device_type=device_type,
+        memory_bytes=memory_bytes,
         batch_size=max(1, recipe.data.batch_size // world_size),
     )
 
 
 def build_sharded_model(
-    recipe: Recipe, *, world_size: int, device: torch.device
+    recipe: Recipe, *, runtime: Runtime
 ) -> tuple[DistributedModelParallel, ShardingPlan]:
     """The model cut over the ranks of the process group, and the plan; the same values at every number of ranks."""
     model = build_model(recipe)
-    plan = plan_model(recipe, model, world_size=world_size, device_type=device.type)
+    memory = rank_memory_bytes(
+        device_type=runtime.device_type, local_world_size=runtime.local_world_size
+    )
+    # every rank plans for the smallest, so that all find the same plan
+    smallest = torch.tensor([memory, runtime.local_world_size], device=runtime.device)
+    dist.all_reduce(smallest, op=dist.ReduceOp.MIN)
+    plan = plan_model(
+        recipe,
+        model,
+        world_size=runtime.world_size,
+        local_world_size=int(smallest[1]),
+        device_type=runtime.device_type,
+        memory_bytes=int(smallest[0]),
+    )
     tables = recipe.optimizer.tables
     sharded = shard_model(
-        model, plan=plan, device=device, learning_rate=tables.learning_rate, eps=tables.eps
+        model, plan=plan, device=runtime.device, learning_rate=tables.learning_rate, eps=tables.eps
     )
     parameters = {name: item for name, item in sharded.state_dict().items() if is_table(name)}
     initialise_tables(parameters, seed=recipe.run.seed, std=TABLE_INIT_STD)

@@ -60,9 +60,9 @@ def evaluate_checkpoint(uri: str, *, data_root: str | None, listener: Listener |
         recipe = recipe.model_copy(update={"data": data})
     split = final_split(recipe.data)
     with joined_ranks() as runtime:
-        device = torch.device(runtime.device_type, runtime.device_index)
+        device = runtime.device
         loader = evaluation_loader(recipe, split=split, runtime=runtime)
-        model, _ = build_sharded_model(recipe, world_size=runtime.world_size, device=device)
+        model, _ = build_sharded_model(recipe, runtime=runtime)
         restore(location, model=model)
         tasks = evaluate(
             model, loader=loader, config=recipe.data, split=split, device=device, listener=listener

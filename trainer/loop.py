@@ -79,7 +79,7 @@ class _Training:
     def __init__(self, recipe: Recipe, runtime: Runtime, *, listener: Listener | None) -> None:
         assert recipe.run.uri is not None, "the launcher chooses run.uri"
         self.recipe, self.runtime, self.listener = recipe, runtime, listener
-        self.device = torch.device(runtime.device_type, runtime.device_index)
+        self.device = runtime.device
         self.loader = InteractionLoader(
             recipe.data,
             split="train",
@@ -91,9 +91,7 @@ class _Training:
         epochs = recipe.run.num_epochs
         self.num_steps = recipe.run.num_steps or (epochs or 0) * self.loader.steps_per_epoch
         self.has_valid = has_split(recipe.data, split="valid")
-        self.model, self.plan = build_sharded_model(
-            recipe, world_size=runtime.world_size, device=self.device
-        )
+        self.model, self.plan = build_sharded_model(recipe, runtime=runtime)
         self.optimizer = build_optimizer(self.model, config=recipe.optimizer)
         location = locate(recipe.run.uri)
         # checkpoints move CPU tensors, whatever the model's collectives run on

@@ -8,6 +8,10 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 # What is set here must be set before the libraries load. pyarrow 26 sends chunked trailing checksums, which many S3-compatible
 # stores refuse or store inside the object.
@@ -21,14 +25,22 @@ class Runtime:
     Attributes:
         rank: 0 to world_size - 1.
         world_size: number of ranks.
+        local_world_size: ranks on this machine.
         device_type: cpu or cuda.
         device_index: of the GPU; 0 on CPU.
     """
 
     rank: int
     world_size: int
+    local_world_size: int
     device_type: str
     device_index: int
+
+    @property
+    def device(self) -> torch.device:
+        import torch
+
+        return torch.device(self.device_type, self.device_index)
 
 
 def prepare_environment() -> None:
@@ -44,7 +56,18 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # TorchRec 1.8 builds ShardedTensor, which torch 2.13 deprecates in favour of DTensor
     warnings.filterwarnings("ignore", message=".*ShardedTensor.*", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=".*torch.distributed._shard.*", category=DeprecationWarning)
+    # TorchRec 1.8 wraps the towers in DistributedDataParallel with the argument's old name
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+
+
+def rank_memory_bytes(*, device_type: str, local_world_size: int) -> int:
+    """What one rank may use: a GPU's memory, or its share of this machine's."""
+    if device_type == "cuda":
+        import torch
+
+        return int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return machine // local_world_size
 
 
 @contextlib.contextmanager
@@ -56,6 +79,8 @@ def joined_ranks() -> Iterator[Runtime]:
     import torch
     import torch.distributed as dist
 
+    prepare_environment()
+    quiet_libraries()
     device_type = "cuda" if torch.cuda.is_available() else "cpu"
     device_index = int(os.environ.get("LOCAL_RANK", "0")) if device_type == "cuda" else 0
     if device_type == "cuda":
@@ -72,6 +97,7 @@ def joined_ranks() -> Iterator[Runtime]:
         yield Runtime(
             rank=dist.get_rank(),
             world_size=dist.get_world_size(),
+            local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
             device_type=device_type,
             device_index=device_index,
         )
