@@ -56,6 +56,9 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # TorchRec 1.8 builds ShardedTensor, which torch 2.13 deprecates in favour of DTensor
     warnings.filterwarnings("ignore", message=".*ShardedTensor.*", category=FutureWarning)
+    # and calls these two collectives by their old names
+    renamed = r"`torch\.distributed\.(reduce_scatter_tensor|all_gather_into_tensor)` is deprecated"
+    warnings.filterwarnings("ignore", message=renamed, category=FutureWarning)
     # TorchRec 1.8 wraps the towers in DistributedDataParallel with the argument's old name
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
 
