@@ -184,15 +184,17 @@ def _encode_labels(table: pa.Table, *, name: str, task: BinaryTask | RegressionT
 def _standardise(
     numbers: np.ndarray, *, name: str, spec: DenseFeature | RegressionTask
 ) -> np.ndarray:
-    wrong = np.isinf(numbers) | ((numbers < 0) if spec.log else False)
+    with np.errstate(all="ignore"):  # what overflows, or has no logarithm, is refused below
+        scaled = np.log1p(numbers) if spec.log else numbers
+        standard = ((scaled - spec.mean) / spec.std).astype(np.float32)
+    wrong = np.isinf(standard) | ((numbers < 0) if spec.log else False)
     if wrong.any():
         expected = "a finite number >= 0 (log: true)" if spec.log else "a finite number"
         raise SchemaError(
             f"column {name}: value {numbers[wrong][0]:g}; expected {expected}, or null where missing; "
             "clean the log, or correct the recipe"
         )
-    scaled = np.log1p(numbers) if spec.log else numbers
-    return ((scaled - spec.mean) / spec.std).astype(np.float32)
+    return standard
 
 
 def _numbers(column: pa.Array) -> np.ndarray:
