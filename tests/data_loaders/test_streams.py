@@ -1,0 +1,195 @@
+"""Who reads what: a pure function of integers, tested without files or processes."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_loaders.errors import InputError
+from data_loaders.streams import EpochPlan, check_world_size
+
+Row = tuple[int, int]  # row group, and row in it
+
+
+@dataclass(frozen=True)
+class Case:
+    """A plan and the world sizes that divide its streams."""
+
+    plan: EpochPlan
+    world_sizes: list[int]
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Row groups of 0, 1 and more rows; streams fewer and more than the batch has examples."""
+    num_rows = draw(st.lists(st.one_of(st.integers(0, 1), st.integers(0, 40)), min_size=1))
+    num_rows[draw(st.integers(0, len(num_rows) - 1))] += 1  # a log without rows is refused earlier
+    num_streams = draw(st.sampled_from([1, 2, 3, 4, 6, 8, 12]))
+    plan = EpochPlan(
+        num_rows_G=np.array(num_rows),
+        num_streams=num_streams,
+        batch_size=draw(st.integers(1, 30)),
+        seed=draw(st.one_of(st.none(), st.integers(0, 3))),
+        epoch=draw(st.integers(0, 2)),
+    )
+    return Case(plan, [n for n in range(1, num_streams + 1) if num_streams % n == 0])
+
+
+def rows(plan: EpochPlan, *, streams: range, first_step: int, num_steps: int = 1) -> list[Row]:
+    """The rows of some streams in some steps, stream by stream."""
+    return [
+        (piece.group, row)
+        for stream in streams
+        for piece in plan.pieces(stream=stream, first_step=first_step, num_steps=num_steps)
+        for row in range(piece.start, piece.stop)
+    ]
+
+
+def own_streams(plan: EpochPlan, *, rank: int, world_size: int) -> range:
+    return range(rank, plan.num_streams, world_size)
+
+
+@given(cases())
+def test_every_row_of_an_epoch_is_read_exactly_once(case: Case) -> None:
+    """At any number of streams, batch size, and sizes of row groups; `num_steps` is the end."""
+    plan, everything = case.plan, range(case.plan.num_streams)
+    read = [
+        row
+        for step in range(plan.num_steps)
+        for row in rows(plan, streams=everything, first_step=step)
+    ]
+    wanted = [(group, row) for group, n in enumerate(plan.num_rows_G) for row in range(n)]
+    assert sorted(read) == wanted
+    assert rows(plan, streams=everything, first_step=plan.num_steps, num_steps=5) == []
+
+
+@given(cases())
+def test_a_step_is_the_same_set_of_rows_at_every_world_size(case: Case) -> None:
+    """So a run may stop at 8 ranks and go on at 4."""
+    plan = case.plan
+    for step in range(plan.num_steps):
+        expected = sorted(rows(plan, streams=range(plan.num_streams), first_step=step))
+        for world_size in case.world_sizes:
+            found = [
+                row
+                for rank in range(world_size)
+                for row in rows(
+                    plan,
+                    streams=own_streams(plan, rank=rank, world_size=world_size),
+                    first_step=step,
+                )
+            ]
+            assert sorted(found) == expected
+
+
+@given(cases())
+def test_every_step_but_the_last_is_a_full_batch(case: Case) -> None:
+    """Over all ranks together; the last has what is left, at least one example."""
+    plan = case.plan
+    sizes = [
+        plan.num_examples(rank=0, world_size=1, step=step) for step in range(plan.num_steps + 2)
+    ]
+    full, rest = divmod(int(plan.num_rows_G.sum()), plan.batch_size)
+    assert sizes == [plan.batch_size] * full + [rest] * (rest > 0) + [0, 0]
+
+
+@given(cases())
+def test_num_examples_and_padded_size_count_the_pieces(case: Case) -> None:
+    """A rank's number of examples is that of its rows; the padded size is the largest of them."""
+    plan = case.plan
+    for world_size in case.world_sizes:
+        for step in range(plan.num_steps + 1):
+            counts = [
+                len(
+                    rows(
+                        plan,
+                        streams=own_streams(plan, rank=rank, world_size=world_size),
+                        first_step=step,
+                    )
+                )
+                for rank in range(world_size)
+            ]
+            assert counts == [
+                plan.num_examples(rank=rank, world_size=world_size, step=step)
+                for rank in range(world_size)
+            ]
+            assert plan.padded_size(world_size=world_size, step=step) == max(counts)
+
+
+@given(cases(), st.lists(st.integers(0, 60), max_size=4))
+def test_a_stream_reads_the_same_however_its_steps_are_split(case: Case, splits: list[int]) -> None:
+    """Resuming at any step goes on where an uninterrupted run would be."""
+    plan = case.plan
+    cuts = sorted({0, plan.num_steps, *(min(cut, plan.num_steps) for cut in splits)})
+    for stream in range(plan.num_streams):
+        own = range(stream, stream + 1)
+        whole = rows(plan, streams=own, first_step=0, num_steps=plan.num_steps)
+        parts = [
+            row
+            for first, stop in itertools.pairwise(cuts)
+            for row in rows(plan, streams=own, first_step=first, num_steps=stop - first)
+        ]
+        assert parts == whole
+
+
+@given(cases())
+def test_pieces_are_not_empty_and_lie_in_their_row_group(case: Case) -> None:
+    """Nothing is opened for no rows."""
+    plan = case.plan
+    for stream in range(plan.num_streams):
+        for piece in plan.pieces(stream=stream, first_step=0, num_steps=plan.num_steps):
+            assert 0 <= piece.start < piece.stop <= plan.num_rows_G[piece.group]
+
+
+@given(cases())
+def test_without_a_seed_one_stream_reads_the_log_in_its_own_order(case: Case) -> None:
+    """Row group by row group, row by row."""
+    plan = EpochPlan(
+        num_rows_G=case.plan.num_rows_G,
+        num_streams=1,
+        batch_size=case.plan.batch_size,
+        seed=None,
+    )
+    read = rows(plan, streams=range(1), first_step=0, num_steps=plan.num_steps)
+    assert read == sorted(read)
+
+
+def test_seeds_and_epochs_have_orders_of_their_own() -> None:
+    """The same seed and epoch give the same order; another of either gives another."""
+
+    def order(seed: int, epoch: int) -> tuple[int, ...]:
+        plan = EpochPlan(
+            num_rows_G=np.ones(40, np.int64), num_streams=1, batch_size=1, seed=seed, epoch=epoch
+        )
+        return tuple(plan.order_G.tolist())
+
+    assert order(0, 0) == order(0, 0)
+    assert len({order(seed, epoch) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_a_log_of_a_hundred_billion_rows_does_not_overflow() -> None:
+    """Positions are exact beyond 32 bits, and where rows times batch size is large."""
+    plan = EpochPlan(
+        num_rows_G=np.full(100_000, 1_000_003), num_streams=64, batch_size=65_536, seed=0
+    )
+    assert plan.cuts_V[0] == 0
+    assert plan.cuts_V[-1] == plan.num_rows_G.sum() == 100_000 * 1_000_003
+    assert (np.diff(plan.cuts_V) > 0).all()
+    assert plan.num_steps == -(-100_000 * 1_000_003 // 65_536)
+
+
+def test_a_world_size_that_does_not_divide_the_streams_is_refused() -> None:
+    """The message says which do, and which key to change."""
+    check_world_size(num_streams=12, world_size=4)
+    with pytest.raises(InputError) as caught:
+        check_world_size(num_streams=12, world_size=5)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "5 ranks" in message
+    assert "data.num_streams=12" in message
+    assert "1, 2, 3, 4, 6, 12 ranks" in message

@@ -1,0 +1,268 @@
+"""Columns to numbers, against a row-by-row loop over Python values."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_loaders.config import DataConfig, IdFeature, IdListFeature, RegressionTask
+from data_loaders.errors import SchemaError
+from data_loaders.hashing import hash_ids
+from data_loaders.transforms import EncodedRows, concat_rows, encode
+
+NUM_ROWS = {"user": 50, "name": 11, "country": 7, "tags": 2, "names": 30, "places": 7}
+DATA = DataConfig.model_validate(
+    {
+        "features": {
+            "tags": {"kind": "id_list", "max_length": 3},
+            "age": {"kind": "dense", "mean": 30.0, "std": 10.0},
+            "user": {"kind": "id", "column": "user_id"},
+            "name": {"kind": "id"},
+            "names": {"kind": "id_list", "max_length": 50},
+            "country": {"kind": "id", "encoding": "direct"},
+            "places": {"kind": "id_list", "encoding": "direct", "max_length": 2},
+            "paid": {"kind": "dense", "log": True, "mean": 1.0},
+            "is_new": {"kind": "dense"},
+        },
+        "tasks": {
+            "buy": {"kind": "binary", "where": "click"},
+            "click": {"kind": "binary"},
+            "watch": {"kind": "regression", "log": True, "mean": 2.0, "std": 3.0},
+        },
+    }
+)
+TYPES = {
+    "user_id": [pa.int64(), pa.int32(), pa.int16()],
+    "name": [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())],
+    "tags": [pa.list_(pa.int64()), pa.large_list(pa.int32())],
+    "names": [pa.list_(pa.string()), pa.large_list(pa.large_string())],
+    "country": [pa.int8(), pa.uint64()],
+    "places": [pa.list_(pa.int64()), pa.list_(pa.uint8())],
+    "age": [pa.int32(), pa.uint64(), pa.float64()],
+    "paid": [pa.float64(), pa.float32()],
+    "is_new": [pa.bool_(), pa.int8()],
+    "buy": [pa.bool_(), pa.int64(), pa.float32()],
+    "click": [pa.int8(), pa.bool_()],
+    "watch": [pa.float64(), pa.float32()],
+}
+
+
+def maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(st.none(), values)
+
+
+NUMBERS = st.floats(0, 1e6, width=32)
+PLACES, TEXTS, INTEGERS = st.integers(0, 6), st.text(max_size=3), st.integers(-(2**15), 2**15 - 1)
+ROWS = st.fixed_dictionaries(
+    {
+        "user_id": maybe(INTEGERS),
+        "name": maybe(TEXTS),
+        "tags": maybe(st.lists(maybe(INTEGERS), max_size=6)),
+        "names": maybe(st.lists(maybe(TEXTS), max_size=3)),
+        "country": maybe(PLACES),
+        "places": maybe(st.lists(maybe(PLACES), max_size=4)),
+        "age": maybe(st.integers(0, 120)),
+        "paid": maybe(NUMBERS | st.just(math.nan)),
+        "is_new": maybe(st.integers(0, 1)),
+        "buy": maybe(st.integers(0, 1)),
+        "click": maybe(st.integers(0, 1)),
+        "watch": maybe(NUMBERS | st.just(math.nan)),
+    }
+)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> pa.Table:
+    """Any of the types, in chunks that are slices of longer arrays."""
+    rows = draw(st.lists(ROWS, max_size=8))
+    cuts = sorted({0, len(rows), *draw(st.lists(st.integers(0, len(rows)), max_size=2))})
+    columns = {}
+    for name, kinds in TYPES.items():
+        kind = draw(st.sampled_from(kinds))
+        values = [row[name] for row in rows]
+        if pa.types.is_boolean(kind):
+            values = [None if value is None else bool(value) for value in values]
+        around = values[-1:] + values + values[:1]
+        is_dictionary = pa.types.is_dictionary(kind)
+        whole = pa.array(around, kind.value_type if is_dictionary else kind)
+        first = min(1, len(rows))
+        chunks = [
+            whole.slice(first + start, stop - start) for start, stop in itertools.pairwise(cuts)
+        ]
+        if is_dictionary:  # each chunk with a dictionary of its own
+            chunks = [chunk.dictionary_encode() for chunk in chunks]
+        columns[name] = pa.chunked_array(chunks, kind)
+    return pa.table(columns)
+
+
+def naive_id(value: Any, *, name: str) -> int:
+    feature = DATA.features[name]
+    assert isinstance(feature, IdFeature | IdListFeature)
+    if value is None:
+        return 0
+    if feature.encoding == "direct":
+        return int(value)
+    [hashed] = hash_ids(pa.array([value]))
+    return 1 + int(hashed) % (NUM_ROWS[name] - 1)
+
+
+def naive_number(value: float | None, *, log: bool, mean: float, std: float) -> float:
+    if value is None or math.isnan(value):
+        return math.nan
+    return ((math.log(1 + value) if log else value) - mean) / std
+
+
+def naive_row(row: dict[str, Any]) -> dict[str, Any]:
+    """What one row becomes, by feature and task."""
+    result: dict[str, Any] = {}
+    for name, feature in DATA.features.items():
+        value = row[feature.column or name]
+        if isinstance(feature, IdFeature):
+            result[name] = naive_id(value, name=name)
+        elif isinstance(feature, IdListFeature):
+            kept = (value or [])[-feature.max_length :]
+            result[name] = [naive_id(item, name=name) for item in kept]
+        else:
+            number = naive_number(value, log=feature.log, mean=feature.mean, std=feature.std)
+            result[name] = 0.0 if math.isnan(number) else number
+    for name, task in DATA.tasks.items():
+        label = row[name]
+        if task.where is not None and row[task.where] != 1:
+            label = None
+        is_regression = isinstance(task, RegressionTask)
+        log, mean, std = (task.log, task.mean, task.std) if is_regression else (False, 0.0, 1.0)
+        result[f"label {name}"] = naive_number(label, log=log, mean=mean, std=std)
+    return result
+
+
+def assert_rows(encoded: EncodedRows, expected: list[dict[str, Any]]) -> None:
+    assert len(encoded) == len(expected)
+    assert encoded.ids_RF.dtype == np.int64
+    assert encoded.dense_RD.dtype == encoded.labels_RT.dtype == np.float32
+    for index, row in enumerate(expected):
+        assert encoded.ids_RF[index].tolist() == [row["user"], row["name"], row["country"]]
+        for ragged, name in zip(encoded.lists, ("tags", "names", "places"), strict=True):
+            start, stop = ragged.offsets_R[index : index + 2]
+            assert ragged.values_N[start:stop].tolist() == row[name]
+        dense = [row["age"], row["paid"], row["is_new"]]
+        np.testing.assert_allclose(encoded.dense_RD[index], dense, rtol=1e-6, atol=1e-6)
+        labels = [row["label buy"], row["label click"], row["label watch"]]
+        np.testing.assert_allclose(encoded.labels_RT[index], labels, rtol=1e-6, atol=1e-6)
+    for ragged in encoded.lists:
+        assert ragged.values_N.dtype == ragged.offsets_R.dtype == np.int64
+        assert len(ragged.values_N) == ragged.offsets_R[-1]
+        assert len(ragged.offsets_R) == len(expected) + 1
+
+
+@given(tables())
+def test_encode_is_the_row_by_row_loop(table: pa.Table) -> None:
+    """Over nulls, slices, chunks, empty tables, and all types that a column may have."""
+    expected = [naive_row(row) for row in table.to_pylist()]
+    assert_rows(encode(table, config=DATA, num_rows=NUM_ROWS), expected)
+
+
+@given(tables(), tables(), st.randoms(use_true_random=False))
+def test_taking_and_joining_rows_is_that_of_lists(
+    first: pa.Table, second: pa.Table, random: Any
+) -> None:
+    """Any rows, in any order, some of them twice."""
+    expected = [naive_row(row) for table in (first, second) for row in table.to_pylist()]
+    joined = concat_rows(
+        [encode(table, config=DATA, num_rows=NUM_ROWS) for table in (first, second)]
+    )
+    assert_rows(joined, expected)
+    rows = [random.randrange(len(expected)) for _ in range(7)] if expected else []
+    assert_rows(joined.take(np.array(rows, np.int64)), [expected[row] for row in rows])
+
+
+def encode_one(
+    column: pa.Array, *, feature: dict[str, Any] | None = None, task: dict[str, Any] | None = None
+) -> EncodedRows:
+    """Encodes a table whose column `x` is a feature, or else a label."""
+    features = {"x": feature} if feature else {"f": {"kind": "dense"}}
+    tasks = {"y": {**task, "column": "x"}} if task else {"t": {"kind": "binary"}}
+    zeros = pa.array(np.zeros(len(column)))
+    table = pa.table({"x": column, "f": zeros, "t": zeros})
+    data = DataConfig.model_validate({"features": features, "tasks": tasks})
+    return encode(table, config=data, num_rows={"x": 10})
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+@pytest.mark.parametrize("wrong", [-1, 10, 2**40])
+def test_a_direct_id_outside_its_table_is_refused(wrong: int, is_list: bool) -> None:
+    """Naming the column, the id and the range; the lookup itself would read other memory."""
+    values = [[0, 9], [None, wrong]] if is_list else [0, 9, None, wrong]
+    feature = {"kind": "id_list" if is_list else "id", "encoding": "direct"}
+    with pytest.raises(SchemaError, match=rf"column x: id {wrong} lies outside.*0 to 9"):
+        encode_one(pa.array(values), feature=feature)
+
+
+def test_an_id_beyond_64_bits_of_sign_is_refused_or_hashed() -> None:
+    """The largest unsigned id is not row -1."""
+    ids = pa.array([2**64 - 1], pa.uint64())
+    with pytest.raises(SchemaError, match="lies outside"):
+        encode_one(ids, feature={"kind": "id", "encoding": "direct"})
+    assert 1 <= encode_one(ids, feature={"kind": "id"}).ids_RF[0, 0] <= 9
+
+
+def test_what_hides_behind_a_null_list_is_not_read() -> None:
+    """Arrow allows any values there; a null list is an empty one."""
+    lists = pa.ListArray.from_arrays(
+        pa.array([0, 2, 4, 5]), pa.array([1, 2, 3, 4, 5]), mask=pa.array([False, True, False])
+    )
+    [ragged] = encode_one(lists, feature={"kind": "id_list", "encoding": "direct"}).lists
+    assert ragged.values_N.tolist() == [1, 2, 5]
+    assert ragged.offsets_R.tolist() == [0, 2, 2, 3]
+
+
+@pytest.mark.parametrize("wrong", [-0.5, 1.5, 2, -1, math.inf, -math.inf])
+def test_a_binary_label_outside_zero_to_one_is_refused(wrong: float) -> None:
+    """Naming column, task and value; soft labels between are fine."""
+    assert encode_one(pa.array([0, 0.3, 1.0]), task={"kind": "binary"}).labels_RT.shape == (3, 1)
+    with pytest.raises(SchemaError, match=rf"column x: label {wrong:g} of the binary task y"):
+        encode_one(pa.array([0.0, None, wrong]), task={"kind": "binary"})
+
+
+def test_a_label_outside_its_range_counts_only_where_it_is_observed() -> None:
+    """Logs put -1 where there was no click."""
+    data = DataConfig.model_validate(
+        {
+            "features": {"f": {"kind": "dense"}},
+            "tasks": {"buy": {"kind": "binary", "where": "click"}},
+        }
+    )
+    table = pa.table({"f": [0.0, 0.0], "buy": [-1, 1], "click": [0, 1]})
+    labels = encode(table, config=data, num_rows={}).labels_RT[:, 0]
+    np.testing.assert_array_equal(labels, [np.nan, 1])
+
+
+@pytest.mark.parametrize("wrong", [math.inf, -math.inf, 1e39, -1e300])
+@pytest.mark.parametrize("part", ["dense", "regression"])
+def test_a_number_that_float32_cannot_hold_is_refused(part: str, wrong: float) -> None:
+    """It would train as infinity; a missing one is null or NaN."""
+    column = pa.array([1.0, None, math.nan, wrong])
+    arguments = {"feature" if part == "dense" else "task": {"kind": part}}
+    with pytest.raises(SchemaError, match=r"column x: value .* expected a finite number"):
+        encode_one(column, **arguments)
+
+
+@pytest.mark.parametrize("part", ["dense", "regression"])
+def test_a_negative_number_has_no_logarithm(part: str) -> None:
+    """Refused before numpy makes a NaN, which would count as missing; zero is fine."""
+    arguments = {"feature" if part == "dense" else "task": {"kind": part, "log": True}}
+    encode_one(pa.array([0.0, 1.0]), **arguments)
+    with pytest.raises(SchemaError, match=r"column x: value -0\.25; expected .*log: true"):
+        encode_one(pa.array([1.0, None, -0.25]), **arguments)
+
+
+def test_row_zero_is_for_missing_ids_only() -> None:
+    """No hash falls on it, whatever the id."""
+    ids = encode_one(pa.array(range(2000)), feature={"kind": "id"}).ids_RF
+    assert set(ids[:, 0].tolist()) == set(range(1, 10))
