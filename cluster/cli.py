@@ -19,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Train multi-task recommenders on sharded embedding tables: Parquet logs in, checkpoints out.",
+    help="Train multi-task recommenders on sharded tables: Parquet logs in, checkpoints out.",
     epilog="Start here: `polytower generate ecommerce --out log --examples 100000`, "
     "then `polytower train ecommerce data.root=log --workers 2`",
 )
@@ -27,14 +27,18 @@ bench = typer.Typer(no_args_is_help=True, help="Measure where the performance is
 app.add_typer(bench, name="bench")
 
 RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="a shipped recipe's name, or a YAML file (path or URI)")
+    str,
+    typer.Argument(metavar="RECIPE", help="a shipped recipe's name, or a YAML file (path or URI)"),
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="e.g. data.root=s3://bucket/log run.num_epochs=3"),
+    typer.Argument(
+        metavar="[SECTION.KEY=VALUE]...", help="e.g. data.root=s3://bucket/log run.num_epochs=3"
+    ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="ranks; one per local GPU by default, or one on a CPU machine")
+    int | None,
+    typer.Option(min=1, help="ranks; one per local GPU by default, or one on a CPU machine"),
 ]
 
 EXIT_LEARNING_FAILED = 1
@@ -53,19 +57,26 @@ def main() -> None:
         sys.exit(2)
 
 
-@app.command(epilog="Example: `polytower train ecommerce data.root=log run.uri=s3://bucket/run --workers 2`")
+@app.command(
+    epilog="Example: `polytower train ecommerce data.root=log run.uri=s3://bucket/run --workers 2`"
+)
 def train(
     recipe: RecipeName,
     overrides: Overrides = None,
     workers: Workers = None,
     address: Annotated[
-        str | None, typer.Option(help="of a running Ray cluster, e.g. auto; a local one is started by default")
+        str | None,
+        typer.Option(help="of a running Ray cluster, e.g. auto; a local one is started by default"),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="print the resolved recipe and the sharding plan, train nothing")
+        bool,
+        typer.Option(
+            "--dry-run", help="print the resolved recipe and the sharding plan, train nothing"
+        ),
     ] = False,
 ) -> None:
-    """Train a recipe, evaluate it, and write the run's folder; goes on where an interrupted run was.
+    """Train a recipe, evaluate it, and write the run's folder; goes on where an interrupted run
+    was.
 
     Exits with status 1 when a task learned less than `run.max_auc_gap` allows.
     """
@@ -97,8 +108,15 @@ def train(
 
 @app.command(epilog="Example: `polytower evaluate s3://bucket/run --data s3://bucket/other-log`")
 def evaluate(
-    uri: Annotated[str, typer.Argument(metavar="RUN_OR_CHECKPOINT", help="URI of a run's folder or of one checkpoint")],
-    data: Annotated[str | None, typer.Option(help="URI of another data set; the run's own by default")] = None,
+    uri: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_OR_CHECKPOINT", help="URI of a run's folder or of one checkpoint"
+        ),
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="URI of another data set; the run's own by default")
+    ] = None,
 ) -> None:
     """Evaluate a run's chosen checkpoint, or any checkpoint, on the test split."""
     from cluster.display import console, print_tasks, training_progress
@@ -113,7 +131,9 @@ def evaluate(
     console.print(f"[bold]checkpoint [/]{result.checkpoint}", soft_wrap=True)
 
 
-@app.command(epilog="Example: `polytower submit ecommerce data.root=s3://bucket/log --address http://head:8265`")
+@app.command(
+    epilog="Example: `polytower submit ecommerce data.root=s3://bucket/log --address http://head:8265`"
+)
 def submit(
     recipe: RecipeName,
     address: Annotated[str, typer.Option(help="of the cluster's dashboard, e.g. http://head:8265")],
@@ -125,7 +145,9 @@ def submit(
     from cluster.submit import submit as submit_job
     from trainer.config import load_recipe, shipped_recipes
 
-    load_recipe(recipe, overrides=overrides or [])  # what is wrong with it is said here, not on the cluster
+    load_recipe(
+        recipe, overrides=overrides or []
+    )  # what is wrong with it is said here, not on the cluster
     is_file = recipe not in shipped_recipes() and "://" not in recipe
     status = submit_job(
         [recipe, *(overrides or [])],
@@ -137,7 +159,9 @@ def submit(
     raise typer.Exit(status)
 
 
-@app.command(epilog="Example: `polytower prepare census-income --source raw/census_income --out census`")
+@app.command(
+    epilog="Example: `polytower prepare census-income --source raw/census_income --out census`"
+)
 def prepare(
     dataset: Annotated[str, typer.Argument(help="census-income or kuairand")],
     source: Annotated[str, typer.Option(help="folder of the raw files (path or URI)")],
@@ -155,26 +179,34 @@ def prepare(
     _print_dataset(info, out=out, recipe=dataset)
 
 
-@app.command(epilog="Example: `polytower generate ecommerce --out s3://bucket/log --examples 1000000`")
+@app.command(
+    epilog="Example: `polytower generate ecommerce --out s3://bucket/log --examples 1000000`"
+)
 def generate(
     scenario: Annotated[str, typer.Argument(help="ecommerce")],
     out: Annotated[str, typer.Option(help="URI of the new data set")],
-    examples: Annotated[int, typer.Option(min=1, help="in train, valid and test together")] = 100_000,
+    examples: Annotated[
+        int, typer.Option(min=1, help="in train, valid and test together")
+    ] = 100_000,
     seed: Annotated[int, typer.Option(help="the same seed writes the same bytes")] = 0,
 ) -> None:
-    """Write an interaction log whose ground truth is known, so that the best possible metrics are."""
+    """Write an interaction log whose ground truth, and so the best possible AUC, is known."""
     from cluster.display import counting_progress
     from data_loaders.synthetic import generate as generate_log
     from trainer.runtime import prepare_environment
 
     prepare_environment()
     with counting_progress(f"generating {scenario}", total=examples) as on_progress:
-        info = generate_log(scenario, out=out, examples=examples, seed=seed, on_progress=on_progress)
+        info = generate_log(
+            scenario, out=out, examples=examples, seed=seed, on_progress=on_progress
+        )
     _print_dataset(info, out=out, recipe=scenario)
 
 
 def _resolve(recipe: str, overrides: list[str]) -> Recipe:
-    """The recipe with every URI set and absolute, because ranks have working directories of their own."""
+    """The recipe with every URI set and absolute, because ranks have working directories of their
+    own.
+    """
     from data_loaders.storage import locate
     from trainer.config import load_recipe
     from trainer.runtime import prepare_environment
@@ -228,7 +260,9 @@ def _print_dry_run(recipe: Recipe, *, num_workers: int) -> None:
         memory_bytes=rank_memory_bytes(device_type=device_type, local_world_size=num_workers),
     )
     console.print(dump_recipe(recipe), markup=False, soft_wrap=True)
-    print_plan([dataclasses.asdict(item) for item in placements(plan, tables=recipe.embeddings.tables)])
+    print_plan(
+        [dataclasses.asdict(item) for item in placements(plan, tables=recipe.embeddings.tables)]
+    )
     console.print(f"{num_workers} {device_type} ranks; nothing was trained")
 
 
@@ -242,8 +276,8 @@ def _judge(summary: dict[str, Any], *, max_auc_gap: float | None) -> None:
         auc, best = result.get("auc"), result.get("best_auc")
         if best is not None and (auc is None or best - auc > max_auc_gap):
             print_error(
-                f"task {name} did not learn: AUC {auc} is more than run.max_auc_gap={max_auc_gap} below the "
-                f"best possible {best:.4f}; train longer or with other learning rates"
+                f"task {name} did not learn: AUC {auc} is more than run.max_auc_gap={max_auc_gap} "
+                f"below the best possible {best:.4f}; train longer or with other learning rates"
             )
             raise typer.Exit(EXIT_LEARNING_FAILED)
 
@@ -253,7 +287,9 @@ def _print_dataset(info: Any, *, out: str, recipe: str) -> None:
 
     for split, part in info.splits.items():
         console.print(f"[bold]{split:<6}[/] {part.examples:>12,} examples")
-    console.print(f"wrote {out}; train on it with: polytower train {recipe} data.root={out}", soft_wrap=True)
+    console.print(
+        f"wrote {out}; train on it with: polytower train {recipe} data.root={out}", soft_wrap=True
+    )
 
 
 if __name__ == "__main__":

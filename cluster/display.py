@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress as ProgressBar,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as ProgressBar,
 )
 from rich.table import Table
 
@@ -60,7 +62,8 @@ def training_progress() -> Iterator[Callable[[Progress], None]]:
             if time.monotonic() - last_line >= LINE_INTERVAL_SECONDS:
                 last_line = time.monotonic()
                 console.print(
-                    f"{progress.phase} {progress.step}/{progress.num_steps} {_note(progress)}", soft_wrap=True
+                    f"{progress.phase} {progress.step}/{progress.num_steps} {_note(progress)}",
+                    soft_wrap=True,
                 )
 
         yield log
@@ -75,11 +78,13 @@ def counting_progress(description: str, *, total: int | None) -> Iterator[Callab
 
 
 def print_tasks(tasks: dict[str, dict[str, Any]], *, title: str) -> None:
-    """Each task's metrics, beside the best that is possible where the log's ground truth is known."""
+    """Each task's metrics, beside the best that is possible where that is known."""
     binary = {name: result for name, result in tasks.items() if "auc" in result}
     regression = {name: result for name, result in tasks.items() if "auc" not in result}
     if binary:
-        table = _table(title, ["task", "labels", "AUC", "best possible", "gap", "NE", "calibration", "F1"])
+        table = _table(
+            title, ["task", "labels", "AUC", "best possible", "gap", "NE", "calibration", "F1"]
+        )
         for name, result in binary.items():
             auc, best = result["auc"], result.get("best_auc")
             table.add_row(
@@ -110,7 +115,11 @@ def print_plan(placements: Sequence[dict[str, Any]], *, most: int = 20) -> None:
     """The sharding plan, the largest tables first."""
     table = _table("sharding plan", ["table", "rows", "dim", "sharding", "ranks", "MiB a rank"])
     for item in placements[:most]:
-        ranks = ", ".join(map(str, item["ranks"])) if len(item["ranks"]) <= 8 else f"{len(item['ranks'])} ranks"
+        ranks = (
+            ", ".join(map(str, item["ranks"]))
+            if len(item["ranks"]) <= 8
+            else f"{len(item['ranks'])} ranks"
+        )
         size = f"{item['rank_bytes'] / 2**20:,.2f}"
         table.add_row(
             item["table"], f"{item['num_rows']:,}", str(item["dim"]), item["sharding"], ranks, size
@@ -125,8 +134,10 @@ def print_summary(summary: dict[str, Any], *, run_uri: str) -> None:
     print_tasks(summary["tasks"], title=f"evaluation on {summary['evaluated_on']}")
     print_plan(summary["plan"])
     facts = {
-        "examples": f"{summary['examples']:,} in {summary['steps']:,} steps on {summary['world_size']} ranks",
-        "speed": f"{summary['examples_per_second']:,.0f} examples/s over {summary['seconds']:,.1f} s, "
+        "examples": f"{summary['examples']:,} in {summary['steps']:,} steps "
+        f"on {summary['world_size']} ranks",
+        "speed": f"{summary['examples_per_second']:,.0f} examples/s "
+        f"over {summary['seconds']:,.1f} s, "
         f"{summary['data_wait_fraction']:.1%} of it waiting for data",
         "checkpoint": summary["checkpoint"],
         "run": run_uri,

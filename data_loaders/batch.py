@@ -23,8 +23,8 @@ from data_loaders.transforms import EncodedRows
 class InteractionBatch(Pipelineable):
     """The same number of rows on every rank; where the log ends, rows are filled up with padding.
 
-    The cursor rides in the batch because pipelines run ahead of training: what a checkpoint stores is the cursor of the last
-    batch trained.
+    The cursor rides in the batch because pipelines run ahead of training: what a checkpoint stores
+        is the cursor of the last batch trained.
 
     Attributes:
         ids: table rows of all id features, feature-major; padding has no ids.
@@ -68,7 +68,9 @@ class InteractionBatch(Pipelineable):
 
 
 def id_feature_names(config: DataConfig) -> list[str]:
-    """The keys of `InteractionBatch.ids`: single ids first, then id lists, each in the recipe's order."""
+    """The keys of `InteractionBatch.ids`: single ids first, then id lists, each in the recipe's
+    order.
+    """
     ids = [name for name, feature in config.features.items() if isinstance(feature, IdFeature)]
     others = [
         name

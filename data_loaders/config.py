@@ -14,7 +14,7 @@ class Section(BaseModel):
 
 
 class IdFeature(Section):
-    """One id per example, looked up in an embedding table; row 0 of the table serves missing ids."""
+    """One id per example, looked up in an embedding table; row 0 serves missing ids."""
 
     kind: Literal["id"]
     column: str | None = Field(None, description="column of the log; the feature's name by default")
@@ -76,7 +76,9 @@ Task = Annotated[BinaryTask | RegressionTask, Field(discriminator="kind")]
 class DataConfig(Section):
     """The recipe's section `data`."""
 
-    root: str | None = Field(None, description="URI of the data set: train/, valid/, test/ below it")
+    root: str | None = Field(
+        None, description="URI of the data set: train/, valid/, test/ below it"
+    )
     batch_size: int = Field(2048, ge=1, description="examples per step over all ranks together")
     num_streams: int = Field(
         64, ge=1, description="virtual streams of the log; the number of ranks must divide it"

@@ -6,15 +6,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-# Changing this key, or anything below, moves every hashed id to another row of its table: old checkpoints turn to noise.
-# tests/data_loaders/test_hashing.py holds golden values.
+# Changing this key, or anything below, moves every hashed id to another row of its table: old
+# checkpoints turn to noise. tests/data_loaders/test_hashing.py holds golden values.
 STRING_HASH_KEY = "polytower-ids-v1"
 
 
 def mix64(values_N: np.ndarray) -> np.ndarray:
     """Spreads each uint64 over all 64 bits; a bijection.
 
-    Source: the finalizer of SplitMix64, Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
+    Source: the finalizer of SplitMix64, Steele, Lea and Flood, "Fast splittable pseudorandom number
+    generators", 2014.
     """
     mixed_N = values_N + np.uint64(0x9E3779B97F4A7C15)
     mixed_N = (mixed_N ^ (mixed_N >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -19,7 +19,8 @@ from data_loaders.storage import first_line
 from data_loaders.streams import Cursor, EpochPlan, Piece, check_world_size
 from data_loaders.transforms import EncodedRows, concat_rows, encode
 
-# Rows are gathered from their row groups for several steps at once: enough that numpy's work outweighs Python's.
+# Rows are gathered from their row groups for several steps at once: enough that numpy's work
+# outweighs Python's.
 ROWS_PER_ROUND = 16384
 
 
@@ -48,7 +49,8 @@ class InteractionLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        # Without a shuffle the order is of no interest: as many streams as ranks keep the fewest row groups open.
+        # Without a shuffle the order is of no interest: as many streams as ranks keep the fewest
+        # row groups open.
         self._num_streams = config.num_streams if seed is not None else world_size
         check_world_size(num_streams=self._num_streams, world_size=world_size)
         self._config = config
@@ -61,7 +63,9 @@ class InteractionLoader:
         self._groups = list_row_groups(config, split=split)
         self.num_examples = self._groups.num_examples
         self.steps_per_epoch = self.plan(epoch=0).num_steps
-        self.fingerprint = f"{self._groups.fingerprint}-{self._num_streams}-{config.batch_size}-{seed}"
+        self.fingerprint = (
+            f"{self._groups.fingerprint}-{self._num_streams}-{config.batch_size}-{seed}"
+        )
 
     def plan(self, *, epoch: int) -> EpochPlan:
         """The order of an epoch."""
@@ -124,7 +128,8 @@ class InteractionLoader:
         first_step: int,
         num_steps: int,
     ) -> Iterator[InteractionBatch]:
-        # rows of the round, stream by stream; then a stable sort by step puts each step's rows together
+        # rows of the round, stream by stream; then a stable sort by step puts each step's rows
+        # together
         parts = [cache.rows(piece) for _, piece in pieces]
         rows = concat_rows(parts) if parts else self.no_rows
         taken: dict[int, int] = collections.defaultdict(int)

@@ -35,7 +35,7 @@ def prefetch(items: Iterator[Item], *, depth: int) -> Iterator[Item]:
                 if not put(item):
                     return
             put(_END)
-        except BaseException as error:  # noqa: BLE001 - raised in the consumer's thread
+        except BaseException as error:
             put(error)
 
     thread = threading.Thread(target=make, name="prefetch", daemon=True)

@@ -57,7 +57,9 @@ def locate_root(config: DataConfig) -> Location:
         StorageError: there is nothing at that URI.
     """
     if config.root is None:
-        raise InputError("data.root: is not set; give the data set's URI, e.g. data.root=s3://bucket/log")
+        raise InputError(
+            "data.root: is not set; give the data set's URI, e.g. data.root=s3://bucket/log"
+        )
     root = locate(config.root)
     if not root.exists():
         raise StorageError(
@@ -72,14 +74,16 @@ def list_row_groups(config: DataConfig, *, split: Split) -> RowGroups:
 
     Raises:
         StorageError: the data set, the split or a file is missing or unreadable.
-        SchemaError: a file lacks a column, has it with a type that the recipe cannot use, or the split has no rows.
+        SchemaError: a file lacks a column, has it with a type that the recipe cannot use, or the
+            split has no rows.
     """
     root = locate_root(config)
     files = parquet_files(root, split=split)
     if not files:
         nearest = [name for name in SPLITS if parquet_files(root, split=name)]
         raise StorageError(
-            f"{root.child(split).uri}: no *.parquet file there; data.root needs a folder {split}/ with Parquet files"
+            f"{root.child(split).uri}: no *.parquet file there; "
+            f"data.root needs a folder {split}/ with Parquet files"
             + (f" (found: {', '.join(f'{name}/' for name in nearest)})" if nearest else "")
         )
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
@@ -130,7 +134,9 @@ def _check_column(
     if column not in schema.names:
         nearest = difflib.get_close_matches(column, schema.names, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else f"it has: {', '.join(schema.names)}"
-        raise SchemaError(f"{file.uri}: no column {column} ({used_by}); expected {expected}; {hint}")
+        raise SchemaError(
+            f"{file.uri}: no column {column} ({used_by}); expected {expected}; {hint}"
+        )
     found = schema.field(column).type
     if not fits(found):
         raise SchemaError(
@@ -146,7 +152,10 @@ def _expected_feature_type(feature: IdFeature | IdListFeature | DenseFeature) ->
     what = "an integer" if feature.encoding == "direct" else "an integer or a string"
     if isinstance(feature, IdFeature):
         return what, is_id
-    return f"a list of {what.split(' ', 1)[1]}", lambda found: _is_list(found) and is_id(found.value_type)
+    return (
+        f"a list of {what.split(' ', 1)[1]}",
+        lambda found: _is_list(found) and is_id(found.value_type),
+    )
 
 
 def _is_number(found: pa.DataType) -> bool:

@@ -1,13 +1,15 @@
 """Which rows each rank reads at each step: a pure function of integers.
 
-The row groups of an epoch, in an order drawn from the seed, form one sequence of N rows. It is cut into V virtual streams of
-equal length (to one row), and each step takes the next few rows of every stream:
+The row groups of an epoch, in an order drawn from the seed, form one sequence of N rows. It is cut
+into V virtual streams of equal length (to one row), and each step takes the next few rows of every
+stream:
 
     stream 0 | stream 1 | ... | stream V-1       the epoch's rows, cut by V-1 positions
-    b_0        b_1              b_(V-1)          rows of each stream in every step; they sum to the batch size
+    b_0        b_1              b_(V-1)          rows a step takes; they sum to the batch size
 
-A rank owns the streams with `v % world_size == rank`. So a step's examples are the same set at every world size that divides
-V, a position in the log is two integers (epoch, step), and all ranks end at the same step. Only the last step is shorter.
+A rank owns the streams with `v % world_size == rank`. So a step's examples are the same set at
+every world size that divides V, a position in the log is two integers (epoch, step), and all ranks
+end at the same step. Only the last step is shorter.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows `start` to `stop` (exclusive) of a row group, counted in the group's order of this epoch."""
+    """Rows `start` to `stop` (exclusive) of a row group, counted in the group's order of this
+    epoch.
+    """
 
     group: int
     start: int

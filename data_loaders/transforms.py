@@ -84,7 +84,9 @@ def concat_rows(parts: Sequence[EncodedRows]) -> EncodedRows:
     """The rows of all parts, behind one another."""
     return EncodedRows(
         ids_RF=np.concatenate([part.ids_RF for part in parts]),
-        lists=tuple(_concat_ragged(lists) for lists in zip(*(part.lists for part in parts), strict=True)),
+        lists=tuple(
+            _concat_ragged(lists) for lists in zip(*(part.lists for part in parts), strict=True)
+        ),
         dense_RD=np.concatenate([part.dense_RD for part in parts]),
         labels_RT=np.concatenate([part.labels_RT for part in parts]),
     )
@@ -105,7 +107,9 @@ def encode(table: pa.Table, *, config: DataConfig, num_rows: Mapping[str, int]) 
     for name, feature in config.features.items():
         column = _column(table, feature.column or name)
         if isinstance(feature, IdFeature):
-            ids.append(_encode_ids(column, name=name, encoding=feature.encoding, num_rows=num_rows[name]))
+            ids.append(
+                _encode_ids(column, name=name, encoding=feature.encoding, num_rows=num_rows[name])
+            )
         elif isinstance(feature, IdListFeature):
             lists.append(_encode_lists(column, name=name, feature=feature, num_rows=num_rows[name]))
         else:
@@ -133,8 +137,9 @@ def _encode_ids(column: pa.Array, *, name: str, encoding: str, num_rows: int) ->
     outside = (direct < 0) | (direct >= num_rows)
     if outside.any():
         raise SchemaError(
-            f"column {name}: id {direct[outside][0]} lies outside its table; expected 0 to {num_rows - 1} "
-            "(encoding: direct); enlarge the table's num_rows or use encoding: hash"
+            f"column {name}: id {direct[outside][0]} lies outside its table; "
+            f"expected 0 to {num_rows - 1} (encoding: direct); "
+            "enlarge the table's num_rows or use encoding: hash"
         )
     rows[present] = direct
     return rows
@@ -165,7 +170,7 @@ def _encode_dense(column: pa.Array, *, name: str, feature: DenseFeature) -> np.n
 
 
 def _encode_labels(table: pa.Table, *, name: str, task: BinaryTask | RegressionTask) -> np.ndarray:
-    """float32 in the units of the loss; NaN where null, NaN, or outside the sample space `where`."""
+    """float32 in the units of the loss; NaN where null, NaN, or outside `where`."""
     column = task.column or name
     labels = _numbers(_column(table, column))
     if task.where is not None:
@@ -175,8 +180,9 @@ def _encode_labels(table: pa.Table, *, name: str, task: BinaryTask | RegressionT
     outside = (labels < 0) | (labels > 1)
     if outside.any():
         raise SchemaError(
-            f"column {column}: label {labels[outside][0]:g} of the binary task {name} lies outside its range; "
-            "expected 0 to 1, or null where not observed; use kind: regression for other numbers"
+            f"column {column}: label {labels[outside][0]:g} of the binary task {name} lies outside "
+            "its range; expected 0 to 1, or null where not observed; "
+            "use kind: regression for other numbers"
         )
     return labels.astype(np.float32)
 
@@ -191,8 +197,8 @@ def _standardise(
     if wrong.any():
         expected = "a finite number >= 0 (log: true)" if spec.log else "a finite number"
         raise SchemaError(
-            f"column {name}: value {numbers[wrong][0]:g}; expected {expected}, or null where missing; "
-            "clean the log, or correct the recipe"
+            f"column {name}: value {numbers[wrong][0]:g}; expected {expected}, "
+            "or null where missing; clean the log, or correct the recipe"
         )
     return standard
 
@@ -205,8 +211,10 @@ def _numbers(column: pa.Array) -> np.ndarray:
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:
-    column = table.column(name)
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.unify_dictionaries().chunks) if column.num_chunks else pa.array([], column.type)
+    column = table.column(name).unify_dictionaries()
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def _columns(arrays: list[np.ndarray], *, num_rows: int, dtype: type) -> np.ndarray:

@@ -37,7 +37,7 @@ def placements(plan: ShardingPlan, *, tables: Mapping[str, TableConfig]) -> list
     """Every table of the plan, the largest first."""
     found = []
     for parameters in plan.plan.values():
-        for name, sharding in parameters.items():  # type: ignore[attr-defined]
+        for name, sharding in parameters.items():
             table = tables[name]
             shards = sharding.sharding_spec.shards if sharding.sharding_spec else []
             rows_by_columns = [tuple(shard.shard_sizes) for shard in shards] or [

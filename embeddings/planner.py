@@ -20,7 +20,8 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 from data_loaders.errors import InputError
 from embeddings.config import TableConfig
 
-# Both keep one momentum value per row, whole, so that their checkpoints restore onto each other at any number of ranks.
+# Both keep one momentum value per row, whole, so that their checkpoints restore onto each other at
+# any number of ranks.
 AUTO_SHARDING = [ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value]
 
 # Of a rank's memory: for the towers, activations and batches, which the planner does not place.
@@ -28,7 +29,8 @@ RESERVED_FRACTION = 0.15
 
 
 class TableSharder(EmbeddingBagCollectionSharder):
-    """TorchRec's sharder with every sharding type that also works on the CPU, where it lists no row-wise ones.
+    """TorchRec's sharder with every sharding type that also works on the CPU, where it lists no
+    row-wise ones.
 
     Tried with gloo on 2 and 3 ranks; see tests/embeddings/test_lookup.py.
     """
@@ -52,7 +54,8 @@ def plan_tables(
     memory_bytes: int,
     batch_size: int,
 ) -> ShardingPlan:
-    """Plans without a process group; a pure function, so every rank that calls it finds the same plan.
+    """Plans without a process group; a pure function, so every rank that calls it finds the same
+    plan.
 
     Args:
         model: holds the tables on the meta device.
@@ -98,8 +101,8 @@ def shard_model(
 ) -> DistributedModelParallel:
     """Cuts the tables by the plan and copies the rest to every rank.
 
-    The tables' row-wise Adagrad steps inside their backward: one update per row and step. Tables that are data-parallel have
-    no fused optimizer; `trainer.optimizer` steps them by the same rule.
+    The tables' row-wise Adagrad steps inside their backward: one update per row and step. Tables
+    that are data-parallel have no fused optimizer; `trainer.optimizer` steps them by the same rule.
 
     Source: https://docs.pytorch.org/torchrec/model-parallel-api-reference.html
     """
@@ -114,7 +117,7 @@ def shard_model(
         device=device,
         plan=plan,
         env=ShardingEnv.from_process_group(dist.group.WORLD),
-        sharders=[TableSharder()],  # type: ignore[list-item]
+        sharders=[TableSharder()],
     )
 
 

@@ -14,7 +14,8 @@ from embeddings.config import TableConfig
 
 POOLING = {"sum": PoolingType.SUM, "mean": PoolingType.MEAN}
 
-# Rows whose first values one seed draws; small enough that a shard draws little that it does not keep.
+# Rows whose first values one seed draws; small enough that a shard draws little that it does not
+# keep.
 _ROWS_PER_SEED = 65536
 
 
@@ -45,11 +46,14 @@ def build_tables(
 
 
 @torch.no_grad()
-def initialise_tables(parameters: Mapping[str, Tensor | ShardedTensor], *, seed: int, std: float) -> None:
+def initialise_tables(
+    parameters: Mapping[str, Tensor | ShardedTensor], *, seed: int, std: float
+) -> None:
     """Draws the tables' first values from N(0, std): the same values however the tables are cut.
 
     Args:
-        parameters: `state_dict` entries of the tables, `....embedding_bags.NAME.weight`, sharded or whole.
+        parameters: `state_dict` entries of the tables, `....embedding_bags.NAME.weight`, sharded or
+            whole.
         seed: of the run.
         std: standard deviation.
     """
@@ -57,19 +61,32 @@ def initialise_tables(parameters: Mapping[str, Tensor | ShardedTensor], *, seed:
         if isinstance(parameter, ShardedTensor):
             dim = parameter.size(1)
             for shard in parameter.local_shards():
-                _fill(shard.tensor, offsets=shard.metadata.shard_offsets, dim=dim, seed=(seed, index), std=std)
+                _fill(
+                    shard.tensor,
+                    offsets=shard.metadata.shard_offsets,
+                    dim=dim,
+                    seed=(seed, index),
+                    std=std,
+                )
         else:
             _fill(parameter, offsets=[0, 0], dim=parameter.size(1), seed=(seed, index), std=std)
 
 
-def _fill(block: Tensor, *, offsets: Sequence[int], dim: int, seed: tuple[int, int], std: float) -> None:
+def _fill(
+    block: Tensor, *, offsets: Sequence[int], dim: int, seed: tuple[int, int], std: float
+) -> None:
     """Fills rows and columns from `offsets` of a table; each run of rows has a seed of its own."""
     first_row, first_column = offsets
     end_row, end_column = first_row + block.size(0), first_column + block.size(1)
     generator = torch.Generator(device=block.device)
     for chunk in range(first_row // _ROWS_PER_SEED, -(-end_row // _ROWS_PER_SEED)):
         generator.manual_seed((seed[0] * 1_000_003 + seed[1]) * 1_000_003 + chunk)
-        start, stop = max(first_row, chunk * _ROWS_PER_SEED), min(end_row, (chunk + 1) * _ROWS_PER_SEED)
+        start, stop = (
+            max(first_row, chunk * _ROWS_PER_SEED),
+            min(end_row, (chunk + 1) * _ROWS_PER_SEED),
+        )
         num_drawn = stop - chunk * _ROWS_PER_SEED
         values = torch.randn(num_drawn, dim, generator=generator, device=block.device) * std
-        block[start - first_row : stop - first_row] = values[-(stop - start) :, first_column:end_column]
+        block[start - first_row : stop - first_row] = values[
+            -(stop - start) :, first_column:end_column
+        ]

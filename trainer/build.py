@@ -63,7 +63,9 @@ def plan_model(
 def build_sharded_model(
     recipe: Recipe, *, runtime: Runtime
 ) -> tuple[DistributedModelParallel, ShardingPlan]:
-    """The model cut over the ranks of the process group, and the plan; the same values at every number of ranks."""
+    """The model cut over the ranks of the process group, and the plan; the same values at every
+    number of ranks.
+    """
     model = build_model(recipe)
     memory = rank_memory_bytes(
         device_type=runtime.device_type, local_world_size=runtime.local_world_size

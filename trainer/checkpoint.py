@@ -1,6 +1,6 @@
 """Checkpoints of a run: everything that a step changes, moved together or not at all.
 
-    RUN/checkpoints/step-00000100/__0_0.distcp, __1_0.distcp, .metadata     PyTorch Distributed Checkpoint
+    RUN/checkpoints/step-00000100/__0_0.distcp, __1_0.distcp, .metadata     written by DCP
     RUN/checkpoints/step-00000100/manifest.json                             written last
 
 Without its manifest a checkpoint does not exist.
@@ -27,8 +27,8 @@ from trainer.config import Recipe
 
 MANIFEST = "manifest.json"
 
-# Keys of a recipe that may differ between a checkpoint and the run that takes it up. A table's sharding is no property of its
-# values: rows find their new place when they are read.
+# Keys of a recipe that may differ between a checkpoint and the run that takes it up. A table's
+# sharding is no property of its values: rows find their new place when they are read.
 _MAY_CHANGE = ("run.", "checkpoint.", "optimizer.", "data.root", "data.prefetch_batches")
 
 
@@ -126,13 +126,15 @@ def restore(
     optimizer: KeyedOptimizer | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> None:
-    """Reads a checkpoint into a model, and its optimizer if one is given, at any number of ranks; every rank must call.
+    """Reads a checkpoint into a model, and its optimizer if one is given, at any number of ranks;
+    every rank must call.
 
     Raises:
         CheckpointMismatchError: it lacks what the model needs, or holds it in another shape.
     """
     if optimizer is not None:
-        optimizer.init_state()  # DCP loads into what is there, and Adam makes its state in the first step
+        # DCP loads into what is there, and Adam makes its state in the first step
+        optimizer.init_state()
     state: dict[str, Any] = {"model": model.state_dict()}
     if optimizer is not None:
         state["optimizer"] = optimizer.state_dict()
@@ -158,7 +160,8 @@ def read_manifest(location: Location) -> Manifest:
     manifest = location.child(MANIFEST)
     if not manifest.exists():
         raise IncompleteCheckpointError(
-            f"{location.uri}: no complete checkpoint there ({MANIFEST} is missing); give a run's folder or one of its checkpoints"
+            f"{location.uri}: no complete checkpoint there ({MANIFEST} is missing); "
+            "give a run's folder or one of its checkpoints"
         )
     try:
         return Manifest.model_validate_json(manifest.read_text())
@@ -168,7 +171,9 @@ def read_manifest(location: Location) -> Manifest:
         ) from error
 
 
-def check_fits(location: Location, manifest: Manifest, *, recipe: Recipe, log_fingerprint: str) -> None:
+def check_fits(
+    location: Location, manifest: Manifest, *, recipe: Recipe, log_fingerprint: str
+) -> None:
     """A run goes on only with the model and the log that it began with.
 
     Raises:
@@ -180,12 +185,14 @@ def check_fits(location: Location, manifest: Manifest, *, recipe: Recipe, log_fi
             continue
         if theirs.get(key) != ours.get(key):
             raise CheckpointMismatchError(
-                f"{location.uri}: does not fit the recipe: {key} is {theirs.get(key)!r} there and {ours.get(key)!r} here; "
+                f"{location.uri}: does not fit the recipe: {key} is {theirs.get(key)!r} there "
+                f"and {ours.get(key)!r} here; "
                 "go on with the old value, or start another run.uri"
             )
     if manifest.log_fingerprint != log_fingerprint:
         raise CheckpointMismatchError(
-            f"{location.uri}: the log under data.root, or run.seed, has changed since this checkpoint, so its place in the log is lost; "
+            f"{location.uri}: the log under data.root, or run.seed, has changed since this "
+            "checkpoint, so its place in the log is lost; "
             "restore the files, or start another run.uri"
         )
 
@@ -199,4 +206,8 @@ def cursor_of(manifest: Manifest) -> Cursor:
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {prefix.rstrip("."): tree}
-    return {key: value for name, node in tree.items() for key, value in _flat(node, f"{prefix}{name}.").items()}
+    return {
+        key: value
+        for name, node in tree.items()
+        for key, value in _flat(node, f"{prefix}{name}.").items()
+    }

@@ -10,7 +10,7 @@ import io
 import os
 import pickle
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.filesystem import FileSystemBase
@@ -25,7 +25,7 @@ class LocationFileSystem(FileSystemBase):
     """What DCP asks of a filesystem, its "paths" being locations."""
 
     @contextlib.contextmanager
-    def create_stream(self, path: Any, mode: str) -> Iterator[IO[bytes]]:
+    def create_stream(self, path: Any, mode: str) -> Iterator[Any]:
         if mode == "rb":
             with path.filesystem.open_input_file(path.path) as file:
                 yield io.BufferedReader(_RawFile(file), _READ_AHEAD_BYTES)
@@ -69,7 +69,7 @@ class LocationWriter(FileSystemWriter):
     def __init__(self, location: Location) -> None:
         # object stores have no fsync; a local file's rename of the manifest comes after the close
         super().__init__("", sync_files=False)
-        self.fs = LocationFileSystem()
+        self.fs = LocationFileSystem()  # type: ignore[assignment]
         self.path = location  # type: ignore[assignment]
 
     def storage_meta(self) -> StorageMeta | None:
@@ -85,18 +85,18 @@ class LocationReader(FileSystemReader):
 
     def __init__(self, location: Location) -> None:
         super().__init__("")
-        self.fs = LocationFileSystem()
+        self.fs = LocationFileSystem()  # type: ignore[assignment]
         self.path = location  # type: ignore[assignment]
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        """The checkpoint's index, which DCP pickles; only the classes that an index is made of are let in.
+        """The checkpoint's index, which DCP pickles; only the classes that an index is made of are
+        let in.
 
         Raises:
             pickle.UnpicklingError: it holds anything else.
         """
         with self.fs.create_stream(self.fs.concat_path(self.path, ".metadata"), "rb") as stream:
             metadata: Metadata = _IndexUnpickler(stream).load()
-        metadata.storage_meta = metadata.storage_meta or self.storage_meta()
         if metadata.storage_meta is not None:
             metadata.storage_meta.load_id = self.load_id
         return metadata
@@ -120,7 +120,16 @@ class _IndexUnpickler(pickle.Unpickler):
     )
 
     def find_class(self, module: str, name: str) -> Any:
-        is_dtype = module == "torch" and name in ("float16", "float32", "float64", "bfloat16", "int32", "int64", "uint8", "bool")
+        is_dtype = module == "torch" and name in (
+            "float16",
+            "float32",
+            "float64",
+            "bfloat16",
+            "int32",
+            "int64",
+            "uint8",
+            "bool",
+        )
         if module in self._MODULES or (module, name) in self._NAMES or is_dtype:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint's index")

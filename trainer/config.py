@@ -12,6 +12,7 @@ A key is overridden by `section.key=value`, the value being YAML.
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -33,7 +34,9 @@ class RecipeError(InputError):
 class ModelConfig(Section):
     """Towers of fully connected layers with ReLU."""
 
-    shared_tower: list[int] = Field([64, 32], description="widths of the layers that all tasks share")
+    shared_tower: list[int] = Field(
+        [64, 32], description="widths of the layers that all tasks share"
+    )
     task_tower: list[int] = Field([16], description="widths of each task's own layers")
     dropout: float = Field(0.0, ge=0, lt=1, description="after every layer, in training")
 
@@ -63,7 +66,9 @@ class CheckpointConfig(Section):
     """The recipe's section `checkpoint`; one is also written at every validation and at the end."""
 
     interval_steps: int | None = Field(None, ge=1)
-    keep: int = Field(2, ge=1, description="newest checkpoints kept, beside the one chosen on valid")
+    keep: int = Field(
+        2, ge=1, description="newest checkpoints kept, beside the one chosen on valid"
+    )
 
 
 class RunConfig(Section):
@@ -79,7 +84,8 @@ class RunConfig(Section):
         None, ge=1, description="between validations; once an epoch by default"
     )
     select: Literal["best", "last"] = Field(
-        "best", description="which checkpoint the final evaluation takes: the best on valid, if there is a valid split"
+        "best",
+        description="which checkpoint the final evaluation takes: best on valid if there is such a split",
     )
     max_auc_gap: float | None = Field(
         None, gt=0, description="fail if a task's AUC is further than this below the best possible"
@@ -109,7 +115,9 @@ class Recipe(Section):
                 )
         for table in self.embeddings.tables:
             if table not in used.values():
-                raise ValueError(f"embeddings.tables.{table}: no feature uses this table; remove it")
+                raise ValueError(
+                    f"embeddings.tables.{table}: no feature uses this table; remove it"
+                )
         return self
 
     def table_of_feature(self) -> dict[str, str]:
@@ -135,7 +143,9 @@ class Recipe(Section):
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with Polytower."""
     folder = resources.files("trainer.recipes")
-    return sorted(item.name[: -len(".yaml")] for item in folder.iterdir() if item.name.endswith(".yaml"))
+    return sorted(
+        item.name[: -len(".yaml")] for item in folder.iterdir() if item.name.endswith(".yaml")
+    )
 
 
 def load_recipe(source: str, *, overrides: Sequence[str] = ()) -> Recipe:
@@ -146,7 +156,8 @@ def load_recipe(source: str, *, overrides: Sequence[str] = ()) -> Recipe:
         overrides: `section.key=value`, the later ones winning.
 
     Raises:
-        RecipeError: no such recipe, not YAML, an unknown key (with the nearest one), or a wrong value.
+        RecipeError: no such recipe, not YAML, an unknown key (with the nearest one), or a wrong
+            value.
     """
     return build_recipe(_read(source), overrides=overrides, source=source)
 
@@ -157,14 +168,14 @@ def build_recipe(tree: Mapping[str, Any], *, overrides: Sequence[str], source: s
     Raises:
         RecipeError: as `load_recipe`.
     """
-    tree = yaml.safe_load(yaml.safe_dump(dict(tree)))  # a copy: overrides write into it
-    keys = [_override(tree, text) for text in overrides]
+    changed: dict[str, Any] = copy.deepcopy(dict(tree))
+    keys = [_override(changed, text) for text in overrides]
     length = {"run.num_steps", "run.num_epochs"}
     if len(length.intersection(keys)) == 1:  # the length that is asked for replaces the recipe's
         (other,) = length.difference(keys)
-        tree["run"].pop(other.partition(".")[2], None)
+        changed["run"].pop(other.partition(".")[2], None)
     try:
-        return Recipe.model_validate(tree)
+        return Recipe.model_validate(changed)
     except ValidationError as error:
         raise RecipeError(f"{source}: {_explain(error)}") from error
 
@@ -181,7 +192,8 @@ def _read(source: str) -> dict[str, Any]:
         location = locate(source)
         if not location.exists():
             raise RecipeError(
-                f"{source}: no shipped recipe and no such file{_did_you_mean(source, shipped_recipes())}; "
+                f"{source}: no shipped recipe and no such file"
+                f"{_did_you_mean(source, shipped_recipes())}; "
                 f"shipped are: {', '.join(shipped_recipes())}"
             )
         text = location.read_text()
@@ -190,7 +202,9 @@ def _read(source: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise RecipeError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
-        raise RecipeError(f"{source}: expected sections (data, embeddings, model, ...), found {tree!r:.60}")
+        raise RecipeError(
+            f"{source}: expected sections (data, embeddings, ...), found {tree!r:.60}"
+        )
     run = tree.setdefault("run", {})
     if isinstance(run, dict):
         run.setdefault("name", source.rpartition("/")[2].removesuffix(".yaml"))
@@ -220,12 +234,18 @@ def _explain(error: ValidationError) -> str:
     """Pydantic's first complaint in one line, with the nearest key for an unknown one."""
     first = error.errors()[0]
     # a discriminated union puts its kind into the path: data.features.x.dense.meen
-    path = [str(part) for part in first["loc"] if part not in ("id", "id_list", "dense", "binary", "regression")]
+    path = [
+        str(part)
+        for part in first["loc"]
+        if part not in ("id", "id_list", "dense", "binary", "regression")
+    ]
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         known = _keys_beside(tuple(first["loc"]))
         nearest = _did_you_mean(path[-1], known)
-        return f"{key}: unknown key{nearest}" + ("" if nearest else f"; known are: {', '.join(known)}")
+        return f"{key}: unknown key{nearest}" + (
+            "" if nearest else f"; known are: {', '.join(known)}"
+        )
     if first["type"] == "missing":
         return f"{key}: is missing"
     if first["type"] == "value_error":  # ours, and says where
@@ -235,7 +255,7 @@ def _explain(error: ValidationError) -> str:
 
 def _keys_beside(loc: tuple[str | int, ...]) -> list[str]:
     """The keys that a section knows, following the error's path through the config classes."""
-    known: type[BaseModel] = Recipe
+    known: Any = Recipe
     from data_loaders import config as data  # the classes behind the words of `kind`
     from embeddings.config import TableConfig
 

@@ -17,7 +17,13 @@ from data_loaders.row_groups import has_split, locate_root
 from data_loaders.storage import Location, locate
 from data_loaders.streams import Cursor
 from trainer.build import build_sharded_model
-from trainer.checkpoint import MANIFEST, Checkpoints, IncompleteCheckpointError, read_manifest, restore
+from trainer.checkpoint import (
+    MANIFEST,
+    Checkpoints,
+    IncompleteCheckpointError,
+    read_manifest,
+    restore,
+)
 from trainer.config import Recipe
 from trainer.metrics import TaskMetrics
 from trainer.progress import Listener, Progress
@@ -41,7 +47,9 @@ class Evaluation:
     tasks: TaskResults
 
 
-def evaluate_checkpoint(uri: str, *, data_root: str | None, listener: Listener | None) -> Evaluation:
+def evaluate_checkpoint(
+    uri: str, *, data_root: str | None, listener: Listener | None
+) -> Evaluation:
     """Evaluates a stored model, whatever number of ranks wrote it.
 
     Args:
@@ -106,11 +114,12 @@ def evaluate(
     device: torch.device,
     listener: Listener | None,
 ) -> TaskResults:
-    """Each task's metrics on a split, and beside them what the log's ground truth allows; every rank must call.
+    """Each task's metrics on a split, and beside them what the log's ground truth allows; every
+    rank must call.
 
     Returns:
-        As `TaskMetrics.reduce_and_reset`, with `best_METRIC` for each metric whose best value is known, and for a binary task
-        `best_auc` in any case, None where it is unknown.
+        As `TaskMetrics.reduce_and_reset`, with `best_METRIC` for each metric whose best value is
+        known, and for a binary task `best_auc` in any case, None where it is unknown.
     """
     metrics = TaskMetrics(config.tasks, device=device)
     was_training = model.training
@@ -150,11 +159,15 @@ def final_split(config: DataConfig) -> Split:
         if has_split(config, split=split):
             return split
     root = locate_root(config)
-    raise InputError(f"{root.uri}: no *.parquet file in test/, valid/ or train/; give a data set's folder")
+    raise InputError(
+        f"{root.uri}: no *.parquet file in test/, valid/ or train/; give a data set's folder"
+    )
 
 
 def selection_score(results: TaskResults) -> float:
-    """One number to choose checkpoints by: the mean AUC of the binary tasks, or minus the mean loss without any."""
+    """One number to choose checkpoints by: the mean AUC of the binary tasks, or minus the mean
+    loss without any.
+    """
     aucs = [result["auc"] for result in results.values() if result.get("auc") is not None]
     values = aucs or [-(result["loss"] or 0.0) for result in results.values()]
     return sum(value for value in values if value is not None) / len(values)

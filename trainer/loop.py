@@ -2,7 +2,8 @@
 
     log -> loader -> pipeline(model, optimizer) -> metrics, checkpoints -> evaluation -> summary
 
-`train` is what every rank executes. It needs no launcher but the environment that Ray Train or torchrun sets, and may be called
+`train` is what every rank executes. It needs no launcher but the environment that Ray Train or
+torchrun sets, and may be called
 again after any failure: it finds the newest complete checkpoint by itself.
 """
 
@@ -11,11 +12,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from data_loaders.batch import InteractionBatch
@@ -99,9 +99,7 @@ class _Training:
         self.checkpoints = Checkpoints(location, keep=recipe.checkpoint.keep, group=group)
         self.group = group
         self.state = self._resume()
-        self.folder = RunFolder(
-            location, is_writer=runtime.rank == 0, resumed_step=self.state.step
-        )
+        self.folder = RunFolder(location, is_writer=runtime.rank == 0, resumed_step=self.state.step)
         self.seconds_before = self.state.seconds  # of the attempts before this one
         self.metrics = TaskMetrics(recipe.data.tasks, device=self.device)
         self.data_wait = Stopwatch()
@@ -116,9 +114,7 @@ class _Training:
         """All steps that are left; returns the newest checkpoint."""
         pipeline = TrainPipelineSparseDist(self.model, self.optimizer, self.device)
         batches = self.data_wait.timed(
-            self.loader.batches(
-                start=self.state.cursor, num_steps=self.num_steps - self.state.step
-            )
+            self.loader.batches(start=self.state.cursor, num_steps=self.num_steps - self.state.step)
         )
         self.model.train()
         newest = self.checkpoints.newest()
@@ -135,7 +131,11 @@ class _Training:
             if is_last or self.state.step % self.recipe.run.log_interval_steps == 0:
                 window = self._report_training(window)
             valid_due = self.has_valid and (is_last or self._is_validation_due())
-            if valid_due or is_last or _is_due(self.recipe.checkpoint.interval_steps, self.state.step):
+            if (
+                valid_due
+                or is_last
+                or _is_due(self.recipe.checkpoint.interval_steps, self.state.step)
+            ):
                 pipeline.detach()
                 location = self._save(score=self._validate() if valid_due else None)
         return location
@@ -163,7 +163,7 @@ class _Training:
         )
 
     def _seed_step(self) -> None:
-        """Dropout of a step depends on (seed, step, rank) alone, so a resumed run draws the same."""
+        """Dropout depends on (seed, step, rank) alone, so a resumed run draws the same."""
         seed = (self.recipe.run.seed * 1_000_003 + self.state.step) * 1_000_003
         torch.manual_seed((seed + self.runtime.rank) % 2**63)
 
@@ -217,21 +217,18 @@ class _Training:
             score=score,
             recipe=self.recipe.model_dump(mode="json"),
         )
-        return self.checkpoints.save(
-            model=self.model, optimizer=self.optimizer, manifest=manifest
-        )
+        return self.checkpoints.save(model=self.model, optimizer=self.optimizer, manifest=manifest)
 
     def _resume(self) -> TrainState:
         newest = self.checkpoints.newest()
         if newest is None:
             return TrainState()
         location, manifest = newest
-        check_fits(
-            location, manifest, recipe=self.recipe, log_fingerprint=self.loader.fingerprint
-        )
+        check_fits(location, manifest, recipe=self.recipe, log_fingerprint=self.loader.fingerprint)
         if manifest.step > self.num_steps:
             raise InputError(
-                f"{location.uri}: this run is {manifest.step} steps long already, more than the {self.num_steps} asked for; "
+                f"{location.uri}: this run is {manifest.step} steps long already, more than "
+                f"the {self.num_steps} asked for; "
                 "raise run.num_steps (or num_epochs), or start another run.uri"
             )
         restore(location, model=self.model, optimizer=self.optimizer, group=self.group)
@@ -267,7 +264,9 @@ class _Training:
                 "world_size": self.runtime.world_size,
                 "seconds": round(state.seconds, 3),
                 "examples_per_second": round(state.examples / state.seconds, 1),
-                "data_wait_fraction": round(self.data_wait.seconds / seconds, 4) if seconds else 0.0,
+                "data_wait_fraction": round(self.data_wait.seconds / seconds, 4)
+                if seconds
+                else 0.0,
                 "evaluated_on": split,
                 "tasks": tasks,
                 "checkpoint": checkpoint.uri if checkpoint else None,

@@ -16,7 +16,7 @@ from data_loaders.errors import InputError
 
 
 class NonFiniteLossError(InputError):
-    """A task's loss became infinite or NaN; raised on all ranks alike, before any weight changed."""
+    """A task's loss is infinite or NaN; raised on all ranks, before any weight changed."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,13 @@ def summed_task_losses(
     columns = []
     for index, task in enumerate(tasks):
         outputs_B, targets_B = outputs_BT[:, index], targets_BT[:, index]
-        loss = functional.binary_cross_entropy_with_logits if task.is_binary else functional.mse_loss
+        loss = (
+            functional.binary_cross_entropy_with_logits if task.is_binary else functional.mse_loss
+        )
         columns.append(loss(outputs_B, targets_B, reduction="none"))
-    weighted_BT = torch.where(observed_BT, torch.stack(columns, dim=1), 0.0) * weights_B.unsqueeze(1)
+    weighted_BT = torch.where(observed_BT, torch.stack(columns, dim=1), 0.0) * weights_B.unsqueeze(
+        1
+    )
     return weighted_BT.sum(0), (observed_BT * weights_B.unsqueeze(1)).sum(0)
 
 
@@ -60,8 +64,9 @@ def normalised_loss(
 ) -> tuple[Tensor, Tensor]:
     """The loss to differentiate, and each task's mean loss over all ranks.
 
-    A task's loss is divided by the number of its labels on ALL ranks, so that the gradient is the same on 1 rank and on N.
-    Both DistributedDataParallel and TorchRec divide gradients by the world size; the loss is multiplied by it in return.
+    A task's loss is divided by the number of its labels on ALL ranks, so that the gradient is the
+    same on 1 rank and on N. Both DistributedDataParallel and TorchRec divide gradients by the world
+    size; the loss is multiplied by it in return.
 
     Args:
         sums_T: float32, this rank's, with gradient.
@@ -81,7 +86,8 @@ def normalised_loss(
         dist.all_reduce(totals)
     totals_T, global_counts_T = totals[0], totals[1].clamp(min=1.0)
     means_T = totals_T / global_counts_T
-    # One look at T numbers before backward: the fused optimizers would write NaN into the tables during it.
+    # One look at T numbers before backward: the fused optimizers would write NaN into the tables
+    # during it.
     if not bool(torch.isfinite(means_T).all()):
         wrong = [
             f"{task.name} is {value}"

@@ -1,8 +1,10 @@
 """Metrics of each task, accumulated in bounded memory and summed over ranks.
 
-A binary task's scores go into a histogram over logits, from which AUC, accuracy, precision, recall and F1 follow; so the state is
-a tensor of fixed size however long the log is, and ranks add theirs up. Scores in one bin count as tied: with 2^15 bins over
-logits of -16 to 16 the AUC differs from the exact one by less than 1e-4 (tests/trainer/test_metrics.py).
+A binary task's scores go into a histogram over logits, from which AUC, accuracy, precision, recall
+and F1 follow; so the state is
+a tensor of fixed size however long the log is, and ranks add theirs up. Scores in one bin count as
+    tied: with 2^15 bins over logits of -16 to 16 the AUC differs from the exact one by less than
+    1e-4 (tests/trainer/test_metrics.py).
 
 Shape legend: B examples on this rank, T tasks, K bins.
 """
@@ -35,10 +37,14 @@ class TaskMetrics:
         device: of the outputs.
     """
 
-    def __init__(self, tasks: Mapping[str, BinaryTask | RegressionTask], *, device: torch.device) -> None:
+    def __init__(
+        self, tasks: Mapping[str, BinaryTask | RegressionTask], *, device: torch.device
+    ) -> None:
         self._tasks = dict(tasks)
         num_tasks = len(self._tasks)
-        self._is_binary_T = torch.tensor([task.kind == "binary" for task in tasks.values()], device=device)
+        self._is_binary_T = torch.tensor(
+            [task.kind == "binary" for task in tasks.values()], device=device
+        )
         self._sums = torch.zeros(6, num_tasks, dtype=torch.float64, device=device)
         # of each task, negatives and positives
         self._histogram = torch.zeros(num_tasks, 2, NUM_BINS, dtype=torch.float64, device=device)
@@ -48,7 +54,9 @@ class TaskMetrics:
     def update(self, output: StepOutput) -> None:
         """Adds one step's outputs; waits for nothing."""
         outputs_BT = output.outputs_BT.double()
-        weights_BT = torch.where(torch.isnan(output.labels_BT), 0.0, output.weights_B.unsqueeze(1)).double()
+        weights_BT = torch.where(
+            torch.isnan(output.labels_BT), 0.0, output.weights_B.unsqueeze(1)
+        ).double()
         labels_BT = torch.nan_to_num(output.labels_BT, nan=0.0).double()
         predictions_BT = torch.where(self._is_binary_T, torch.sigmoid(outputs_BT), outputs_BT)
         errors_BT = predictions_BT - labels_BT
@@ -70,10 +78,12 @@ class TaskMetrics:
         """Each task's metrics over all ranks since the last call; every rank must call.
 
         Returns:
-            For a binary task `loss` (nats), `auc`, `normalized_entropy` (loss over the entropy of the base rate), `calibration`
-            (mean prediction over mean label), and at a threshold of 0.5 `accuracy`, `precision`, `recall`, `f1`. For a regression
-            `loss` (squared standard deviations), `mse` and `mae`, in the units of `f(y)`: the label, or its log(1 + y) where the
-            recipe says `log`. Beside them `examples`: the number of observed labels. None where a metric is not defined.
+            For a binary task `loss` (nats), `auc`, `normalized_entropy` (loss over the entropy of
+            the base rate), `calibration` (mean prediction over mean label), and at a threshold of
+            0.5 `accuracy`, `precision`, `recall`, `f1`. For a regression `loss` (squared standard
+            deviations), `mse` and `mae`, in the units of `f(y)`: the label, or its log(1 + y) where
+            the recipe says `log`. Beside them `examples`: the number of observed labels. None where
+            a metric is not defined.
         """
         state = torch.cat([self._sums.view(-1), self._histogram.view(-1)])
         if dist.is_initialized():

@@ -1,10 +1,11 @@
 """The model: pooled embeddings and dense features into a shared tower, and a tower per task.
 
     ids -> tables -> pooled_BE --+
-                                 +--> shared tower -> shared_BH -> tower of task 1 -> outputs_BT[:, 0]
-    dense_BD --------------------+                              -> tower of task 2 -> outputs_BT[:, 1]
+                                 +-> shared tower -> shared_BH -> task tower 1 -> outputs_BT[:, 0]
+    dense_BD --------------------+                             -> task tower 2 -> outputs_BT[:, 1]
 
-Shape legend: B examples on this rank, E summed embedding width, D dense features, H shared width, T tasks.
+Shape legend: B examples on this rank, E summed embedding width, D dense features, H shared width, T
+    tasks.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class MultiTaskModel(nn.Module):
         super().__init__()
         self.tables = tables
         width = num_dense_features + sum(
-            table.embedding_dim * len(table.feature_names) for table in tables.embedding_bag_configs()
+            table.embedding_dim * len(table.feature_names)
+            for table in tables.embedding_bag_configs()
         )
         self.shared_tower = nn.Sequential(*_layers(width, shared_tower, dropout=dropout))
         shared_width = shared_tower[-1] if shared_tower else width

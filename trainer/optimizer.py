@@ -15,16 +15,20 @@ from embeddings.planner import is_table
 from trainer.config import OptimizerConfig
 
 
-def build_optimizer(model: DistributedModelParallel, *, config: OptimizerConfig) -> CombinedOptimizer:
+def build_optimizer(
+    model: DistributedModelParallel, *, config: OptimizerConfig
+) -> CombinedOptimizer:
     """AdamW for the dense parts beside the tables' fused row-wise Adagrad.
 
-    Data-parallel tables have dense gradients and no fused optimizer; they get row-wise Adagrad too, so that a table learns the
-    same however it is cut.
+    Data-parallel tables have dense gradients and no fused optimizer; they get row-wise Adagrad too,
+    so that a table learns the same however it is cut.
     """
 
     def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         dense = config.dense
-        return torch.optim.AdamW(parameters, lr=dense.learning_rate, weight_decay=dense.weight_decay)
+        return torch.optim.AdamW(
+            parameters, lr=dense.learning_rate, weight_decay=dense.weight_decay
+        )
 
     def rowwise_adagrad(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         tables = config.tables

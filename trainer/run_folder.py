@@ -1,8 +1,8 @@
 """What a run leaves for people and scripts in its folder, on any URI.
 
-    RUN/recipe.yaml      resolved
-    RUN/metrics.jsonl    a line per report
-    RUN/summary.json     at the end
+RUN/recipe.yaml      resolved
+RUN/metrics.jsonl    a line per report
+RUN/summary.json     at the end
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The process that a rank runs in: environment, process group, device, and the silence of libraries."""
+"""The process that a rank runs in: environment, process group, device, and the silence of
+libraries."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-# What is set here must be set before the libraries load. pyarrow 26 sends chunked trailing checksums, which many S3-compatible
-# stores refuse or store inside the object.
+# What is set here must be set before the libraries load. pyarrow 26 sends chunked trailing
+# checksums, which many S3-compatible stores refuse or store inside the object.
 ENVIRONMENT = {"AWS_REQUEST_CHECKSUM_CALCULATION": "when_required"}
 
 
@@ -51,7 +52,8 @@ def prepare_environment() -> None:
 
 def quiet_libraries() -> None:
     """Silences, by name, what libraries say that a user can do nothing about."""
-    # torch.fx and TorchRec log at import and at every sharding; none of it is about the user's model
+    # torch.fx and TorchRec log at import and at every sharding; none of it is about the user's
+    # model
     for name in ("torchrec", "torch.fx._symbolic_trace", "torch.distributed.distributed_c10d"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # TorchRec 1.8 builds ShardedTensor, which torch 2.13 deprecates in favour of DTensor
@@ -77,7 +79,8 @@ def rank_memory_bytes(*, device_type: str, local_world_size: int) -> int:
 def joined_ranks() -> Iterator[Runtime]:
     """Joins the process group that the launcher set up, or makes a group of one.
 
-    Ray Train and torchrun set RANK, LOCAL_RANK and WORLD_SIZE; without them this process trains alone.
+    Ray Train and torchrun set RANK, LOCAL_RANK and WORLD_SIZE; without them this process trains
+    alone.
     """
     import torch
     import torch.distributed as dist
