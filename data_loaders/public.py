@@ -13,7 +13,7 @@ import difflib
 import json
 from collections.abc import Callable
 
-from data_loaders import census_income
+from data_loaders import census_income, kuairand
 from data_loaders.dataset import (
     SPLITS,
     DatasetInfo,
@@ -28,6 +28,7 @@ from data_loaders.storage import locate
 
 DATASETS: dict[str, Callable[..., PublicData]] = {
     "census-income": census_income.build,
+    "kuairand": kuairand.build,
 }
 
 FILES_PER_SPLIT = {"train": 8, "valid": 4, "test": 4}

@@ -14,6 +14,15 @@ import pytest
 from data_loaders.census_income import CATEGORICAL, COLUMNS, NUMERIC
 from data_loaders.dataset import parquet_files, read_dataset_info
 from data_loaders.errors import InputError, SchemaError, StorageError
+from data_loaders.kuairand import (
+    LABELS,
+    LOGS,
+    SEQUENCES,
+    USER_CATEGORIES,
+    USER_NUMBERS,
+    USERS,
+    VIDEOS,
+)
 from data_loaders.public import prepare
 from data_loaders.storage import locate
 from data_loaders.vocabulary import Buckets, Vocabulary
@@ -150,6 +159,163 @@ def test_the_real_census_income_has_the_published_counts_and_rates(tmp_path: Pat
         assert set(train[name].unique().to_pylist()) == set(range(1, len(known) + 1)), name
     for file in parquet_files(locate(str(tmp_path)), split="train"):
         assert pq.ParquetFile(file.path).num_row_groups >= 2
+
+
+# --- KuaiRand ---
+
+USER_FEATURES = dict.fromkeys(USER_CATEGORIES, "a") | dict.fromkeys(USER_NUMBERS, "7")
+VIDEO_FEATURES = {
+    "author_id": "5",
+    "video_type": "NORMAL",
+    "upload_type": "Web",
+    "video_duration": "20000.0",
+    "music_id": "9",
+    "music_type": "9.0",
+    "tag": '"12,65"',
+}
+MIDNIGHT = 1_651_766_400_000  # 2022-05-06 00:00 in Beijing
+
+
+def write_features(path: Path, *, key: str, ids: list[int], features: dict[str, str]) -> None:
+    lines = [",".join([key, *features])]
+    lines += [",".join([str(item), *features.values()]) for item in ids]
+    with gzip.open(path, "wt") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def write_kuairand(folder: Path, *, impressions: list[dict[str, int]]) -> Path:
+    """Raw files with these impressions (user, video, minutes after MIDNIGHT, and other columns)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    defaults = dict.fromkeys(LABELS.values(), 0) | {"tab": 1, "duration_ms": 20_000, "hourmin": 100}
+    rows = []
+    for given in impressions:
+        minutes = given["minutes"]
+        date = 20220506 if minutes >= 0 else 20220505
+        moment = {"time_ms": MIDNIGHT + 60_000 * minutes, "date": date}
+        rows.append(
+            defaults | moment | {"user_id": given["user"], "video_id": given["video"]} | given
+        )
+    for name, part in zip(LOGS, (rows[:1], rows[1:]), strict=True):
+        table = {column: [row[column] for row in part] for column in (*defaults, *KEYS)}
+        pq.write_table(pa.table(table), folder / name)
+    lists = pa.list_(pa.int64())
+    sequences = {
+        "user_id": pa.array([0, 1], pa.int64()),
+        "last_time_ms": pa.array([MIDNIGHT - 10**9, MIDNIGHT - 10**9 + 5], pa.int64()),
+        "watch_seq": pa.array([[3, 4], [4]], lists),
+        "like_seq": pa.array([[], [4]], lists),
+        "long_watch_seq": pa.array([[3], [4]], lists),
+    }
+    pq.write_table(pa.table(sequences), folder / SEQUENCES)
+    write_features(folder / USERS, key="user_id", ids=[0, 1], features=USER_FEATURES)
+    write_features(folder / VIDEOS, key="video_id", ids=[0, 1, 2, 3, 4], features=VIDEO_FEATURES)
+    return folder
+
+
+KEYS = ("user_id", "video_id", "time_ms", "date")
+
+
+def by_time(root: Path, split: str) -> dict[str, np.ndarray]:
+    """The split's columns as arrays, rows in the order of time."""
+    table = read(root, split).sort_by([("time_ms", "ascending"), ("video_id", "ascending")])
+    return {name: np.array(table[name].to_pylist(), dtype=object) for name in table.column_names}
+
+
+def test_an_impression_sees_only_what_its_user_did_before(tmp_path: Path) -> None:
+    """Neither itself, nor the same moment, nor later; the sequence comes before the log."""
+    watched = {"is_click": 1, "long_view": 1, "is_like": 1}
+    source = write_kuairand(
+        tmp_path / "raw",
+        impressions=[
+            {"user": 0, "video": 0, "minutes": -900, **watched},
+            {"user": 0, "video": 1, "minutes": -800, **watched},
+            {"user": 0, "video": 2, "minutes": -800, "is_click": 1},
+            {"user": 1, "video": 0, "minutes": -700, **watched},
+            {"user": 0, "video": 0, "minutes": -600, **watched},
+            {"user": 0, "video": 4, "minutes": 60, "play_time_ms": 1000},
+        ],
+    )
+    info = prepare("kuairand", source=str(source), out=str(tmp_path / "out"))
+    assert {split: item.examples for split, item in info.splits.items()} == {"train": 5, "test": 1}
+    train, test = by_time(tmp_path / "out", "train"), by_time(tmp_path / "out", "test")
+    assert train["past_user_impressions"].tolist() == [2, 3, 3, 1, 5]
+    assert train["past_user_today_impressions"].tolist() == [0, 1, 1, 0, 3]
+    assert train["past_seconds_since"].tolist() == [None, 6000, 6000, None, 12000]
+    assert train["past_latest_long_view"].tolist()[:2] == [None, 1]
+    assert test["past_user_impressions"].tolist() == [6]
+    assert train["past_video_impressions"].tolist() == [0, 0, 0, 0, 0]  # whole days only
+    assert test["past_video_impressions"].tolist() == [2]  # video 4, of the sequences
+    values = json.loads((tmp_path / "out/vocabularies.json").read_text())["video"]["values"]
+    codes = {video: 1 + values.index(video) if video in values else 0 for video in range(5)}
+    histories = [[3], [3, 0], [3, 0], [4], [3, 0, 1]]
+    expected = [[codes[video] for video in history] for history in histories]
+    assert [list(history) for history in train["long_view_history"]] == expected
+    assert [len(history) for history in train["like_history"]] == [0, 1, 1, 1, 2]
+    assert [len(history) for history in test["long_view_history"]] == [4]
+    prior, strength = 0.8, 5  # train's mean of long_view, and SCOPES["user"].prior_events
+    rates = (np.array([1, 2, 2, 1, 3]) + prior * strength) / (np.array([2, 3, 3, 1, 5]) + strength)
+    assert train["past_user_long_view"].astype(float) == pytest.approx(rates)
+    assert test["play_time"].tolist() == [1000]
+
+
+def test_no_feature_of_train_depends_on_the_test_rows(tmp_path: Path) -> None:
+    """Rows dated as test change nothing in train, not even those before train's midnight."""
+    train = [
+        {"user": user, "video": video, "minutes": -60 * video - 5 - user, "is_click": video % 2}
+        for user in (0, 1)
+        for video in (0, 1, 2)
+    ]
+    early = {"user": 0, "video": 1, "minutes": -30, "date": 20220506, "is_click": 1, "long_view": 1}
+    late = {"user": 0, "video": 2, "minutes": 30}
+    for name, test in (("a", [late]), ("b", [early, late])):
+        source = write_kuairand(tmp_path / f"raw-{name}", impressions=train + test)
+        prepare("kuairand", source=str(source), out=str(tmp_path / name))
+    assert read(tmp_path / "a", "train").equals(read(tmp_path / "b", "train"))
+    assert read(tmp_path / "b", "test").num_rows == 2
+
+
+@pytest.mark.slow
+def test_the_real_kuairand_has_the_published_counts_and_rates(tmp_path: Path) -> None:
+    """228,329 rows split by date; label rates as published; the same seed gives the same files."""
+    source = str(real_folder("kuairand_pure"))
+    info = prepare("kuairand", source=source, out=str(tmp_path / "a"))
+    prepare("kuairand", source=source, out=str(tmp_path / "b"))
+    assert info.splits["train"].examples == 185_061
+    assert info.splits["test"].examples == 43_268
+    train, test = read(tmp_path / "a", "train"), read(tmp_path / "a", "test")
+    assert train.equals(read(tmp_path / "b", "train"))
+    assert test.equals(read(tmp_path / "b", "test"))
+    assert np.max(train["date"].to_numpy()) == 20220505
+    assert np.min(test["date"].to_numpy()) == 20220506
+    for table in (train, test):
+        rates = {"click": 0.44, "long_view": 0.31, "like": 0.017, "profile_enter": 0.0185}
+        for task, rate in rates.items():
+            assert np.mean(table[task].to_numpy()) == pytest.approx(rate, rel=0.03), task
+
+
+@pytest.mark.slow
+def test_no_real_history_holds_its_own_impression_or_later_ones(tmp_path: Path) -> None:
+    """Of 500 train rows, each history is exactly what a look through log and sequences finds."""
+    folder = real_folder("kuairand_pure")
+    prepare("kuairand", source=str(folder), out=str(tmp_path))
+    log = pa.concat_tables([pq.read_table(folder / name) for name in LOGS]).to_pandas()
+    sequences = pq.read_table(folder / SEQUENCES).to_pandas().set_index("user_id")
+    start = sequences["last_time_ms"].max()
+    values = json.loads((tmp_path / "vocabularies.json").read_text())["video"]["values"]
+    codes = {video: 1 + index for index, video in enumerate(values)}
+    rows = read(tmp_path, "train").slice(0, 500).to_pandas()
+    log = log[log.user_id.isin(rows.user_id)]
+    for row in rows.itertuples():
+        known = log[(log.user_id == row.user_id) & (log.time_ms < row.time_ms)]
+        known = known[(known.date <= 20220505) & (known.long_view == 1)]
+        videos: list[int] = []
+        if row.time_ms > start and row.user_id in sequences.index:
+            sequence = sequences.loc[row.user_id]
+            videos += [item for item in sequence.watch_seq if item in sequence.long_watch_seq]
+        videos += known.sort_values(["time_ms", "video_id", "tab"]).video_id.tolist()
+        expected = [codes.get(video, 0) for video in videos][-50:]
+        assert list(row.long_view_history) == expected
+        assert (known.time_ms < row.time_ms).all()
 
 
 # --- What is refused ---
