@@ -19,7 +19,7 @@ from importlib import resources
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, PositiveInt, ValidationError, model_validator
 
 from data_loaders.config import DataConfig, DenseFeature, IdFeature, IdListFeature, Section
 from data_loaders.errors import InputError
@@ -34,10 +34,10 @@ class RecipeError(InputError):
 class ModelConfig(Section):
     """Towers of fully connected layers with ReLU."""
 
-    shared_tower: list[int] = Field(
+    shared_tower: list[PositiveInt] = Field(
         [64, 32], description="widths of the layers that all tasks share"
     )
-    task_tower: list[int] = Field([16], description="widths of each task's own layers")
+    task_tower: list[PositiveInt] = Field([16], description="widths of each task's own layers")
     dropout: float = Field(0.0, ge=0, lt=1, description="after every layer, in training")
 
 
@@ -76,7 +76,7 @@ class RunConfig(Section):
 
     name: str = "run"
     uri: str | None = Field(None, description="the run's folder; runs/NAME-TIME by default")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**63)
     num_steps: int | None = Field(None, ge=1)
     num_epochs: int | None = Field(None, ge=1)
     log_interval_steps: int = Field(50, ge=1)
@@ -234,11 +234,8 @@ def _explain(error: ValidationError) -> str:
     """Pydantic's first complaint in one line, with the nearest key for an unknown one."""
     first = error.errors()[0]
     # a discriminated union puts its kind into the path: data.features.x.dense.meen
-    path = [
-        str(part)
-        for part in first["loc"]
-        if part not in ("id", "id_list", "dense", "binary", "regression")
-    ]
+    is_union = first["loc"][:2] in (("data", "features"), ("data", "tasks"))
+    path = [str(part) for index, part in enumerate(first["loc"]) if not (is_union and index == 3)]
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         known = _keys_beside(tuple(first["loc"]))
