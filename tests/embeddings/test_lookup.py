@@ -1,0 +1,262 @@
+"""The sharded lookup and its fused row-wise Adagrad, against PyTorch and a loop in float64."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from embeddings.config import TableConfig
+from embeddings.planner import plan_tables, shard_model
+from embeddings.tables import build_tables, initialise_tables
+from tests.helpers.ranks import run_ranks
+from trainer.config import DenseOptimizerConfig, OptimizerConfig, TableOptimizerConfig
+from trainer.optimizer import build_optimizer
+
+LEARNING_RATE, EPS = 0.1, 1e-6
+BATCH_SIZE, NUM_STEPS = 9, 3
+FEATURES = {"user": "user", "first": "item", "second": "item", "tiny": "tiny"}
+POOLINGS = ["sum", "mean"]
+SHARDINGS = ["table_wise", "row_wise", "column_wise", "data_parallel", "auto"]
+
+Case = tuple[str, str]  # sharding and pooling
+
+
+def make_tables(sharding: str, *, pooling: str) -> dict[str, TableConfig]:
+    """Sizes that no number of ranks divides, one table of two features, and one of two rows."""
+    sizes = {"user": (1003, 8), "item": (37, 16), "tiny": (2, 4)}
+    return {
+        name: TableConfig.model_validate(
+            {"num_rows": num_rows, "dim": dim, "pooling": pooling, "sharding": sharding}
+        )
+        for name, (num_rows, dim) in sizes.items()
+    }
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rank's inputs of a step: a bag of ids per feature and example, and the gradient E."""
+
+    bags: dict[str, list[list[int]]]
+    gradient_BE: Tensor
+
+
+def make_step(*, rank: int, step: int) -> Step:
+    """Ids twice in a bag and in a batch, a fifth of the bags empty, first and last rows."""
+    random = np.random.default_rng((rank, step))
+    bags = {}
+    for feature, table in FEATURES.items():
+        num_rows = make_tables("auto", pooling="sum")[table].num_rows
+        often = [0, num_rows - 1, num_rows // 2]
+        bags[feature] = [
+            []
+            if random.random() < 0.2
+            else random.choice([*often, random.integers(num_rows)], random.integers(1, 6)).tolist()
+            for _ in range(BATCH_SIZE)
+        ]
+    width = 8 + 16 + 16 + 4
+    return Step(bags, torch.from_numpy(random.normal(size=(BATCH_SIZE, width)).astype(np.float32)))
+
+
+def jagged(step: Step) -> KeyedJaggedTensor:
+    bags = [bag for feature in FEATURES for bag in step.bags[feature]]
+    return KeyedJaggedTensor(
+        keys=list(FEATURES),
+        values=torch.tensor([row for bag in bags for row in bag], dtype=torch.int64),
+        lengths=torch.tensor([len(bag) for bag in bags], dtype=torch.int32),
+    )
+
+
+class Lookup(nn.Module):
+    """The tables, and one number of a dense part, without which there is no dense optimizer."""
+
+    def __init__(self, tables: dict[str, TableConfig]) -> None:
+        super().__init__()
+        self.tables = build_tables(tables, keys=list(FEATURES), table_of_feature=FEATURES)
+        self.one = nn.Parameter(torch.ones(()))
+
+    def forward(self, ids: KeyedJaggedTensor) -> tuple[list[str], Tensor]:
+        pooled = self.tables(ids)
+        return pooled.keys(), pooled.values() * self.one
+
+
+def train_lookup(sharding: str, pooling: str) -> dict[str, Any]:
+    """On every rank: what each step looked up, and this rank's pieces of the tables at the end."""
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    tables = make_tables(sharding, pooling=pooling)
+    model = Lookup(tables)
+    plan = plan_tables(
+        model,
+        tables=tables,
+        world_size=world_size,
+        local_world_size=world_size,
+        device_type="cpu",
+        memory_bytes=2**30,
+        batch_size=16,
+    )
+    device = torch.device("cpu")
+    sharded = shard_model(model, plan=plan, device=device, learning_rate=LEARNING_RATE, eps=EPS)
+    weights = {key: item for key, item in sharded.state_dict().items() if key.endswith(".weight")}
+    initialise_tables(weights, seed=5, std=0.3)
+    optimizer = build_optimizer(
+        sharded,
+        config=OptimizerConfig(
+            tables=TableOptimizerConfig(learning_rate=LEARNING_RATE, eps=EPS),
+            dense=DenseOptimizerConfig(learning_rate=1e-30),
+        ),
+    )
+    looked_up = []
+    for index in range(NUM_STEPS):
+        step = make_step(rank=rank, step=index)
+        optimizer.zero_grad()
+        keys, pooled_BE = sharded(jagged(step))
+        # both DDP and TorchRec divide gradients by the world size
+        (pooled_BE * step.gradient_BE).sum().mul(world_size).backward()
+        optimizer.step()
+        looked_up.append(pooled_BE.detach())
+    pieces = {}
+    for key, parameter in sharded.state_dict().items():
+        if key.endswith(".weight"):
+            table = key.split(".")[-2]
+            if isinstance(parameter, ShardedTensor):
+                pieces[table] = [
+                    (shard.metadata.shard_offsets, shard.tensor)
+                    for shard in parameter.local_shards()
+                ]
+            else:
+                pieces[table] = [([0, 0], parameter)]
+    return {"keys": keys, "looked_up": looked_up, "pieces": pieces}
+
+
+def train_lookups(cases: list[Case]) -> dict[Case, dict[str, Any]]:
+    """On every rank: `train_lookup` for each case, in one process, because ranks start slowly."""
+    return {case: train_lookup(*case) for case in cases}
+
+
+@functools.cache
+def results_of(world_size: int) -> list[dict[Case, dict[str, Any]]]:
+    """By rank and case."""
+    cases = list(itertools.product(SHARDINGS, POOLINGS))
+    return run_ranks(train_lookups, world_size=world_size, arguments={"cases": cases})
+
+
+@functools.cache
+def initial_tables(pooling: str) -> dict[str, np.ndarray]:
+    """The whole tables before training."""
+    tables = make_tables("auto", pooling=pooling)
+    weights = {
+        f"tables.embedding_bags.{name}.weight": torch.empty(table.num_rows, table.dim)
+        for name, table in tables.items()
+    }
+    initialise_tables(weights, seed=5, std=0.3)
+    return {key.split(".")[-2]: weight.numpy() for key, weight in weights.items()}
+
+
+def naive_step(
+    tables: dict[str, np.ndarray],
+    momenta: dict[str, np.ndarray],
+    steps: list[Step],
+    *,
+    keys: list[str],
+    pooling: str,
+    cuts: dict[str, list[int]],
+) -> None:
+    """Row-wise Adagrad, row by row: one update per row with the gradients of all ranks' bags.
+
+    A row has one sum of squares for each of the column shards that begin at `cuts`.
+
+    Source: Duchi, Hazan and Singer, JMLR 2011; one sum per row as in Mudigere et al., ISCA 2022.
+    """
+    gradients: dict[tuple[str, int], np.ndarray] = {}
+    for step in steps:
+        column = 0
+        for feature in keys:
+            table = FEATURES[feature]
+            dim = tables[table].shape[1]
+            for bag, gradient in zip(step.bags[feature], step.gradient_BE, strict=True):
+                part = gradient[column : column + dim].double().numpy()
+                for row in bag:
+                    share = part / len(bag) if pooling == "mean" else part
+                    gradients[table, row] = gradients.get((table, row), 0) + share
+            column += dim
+    for (table, row), gradient in gradients.items():
+        bounds = [*cuts[table], len(gradient)]
+        for columns in itertools.starmap(slice, itertools.pairwise(bounds)):
+            momentum = momenta[table][row, columns]
+            momentum += np.mean(gradient[columns] ** 2)
+            step_size = LEARNING_RATE / (np.sqrt(momentum) + EPS)
+            tables[table][row, columns] -= step_size * gradient[columns]
+
+
+def torch_lookup(
+    tables: dict[str, np.ndarray], step: Step, *, keys: list[str], pooling: str
+) -> Tensor:
+    """`torch.nn.EmbeddingBag` for each feature, side by side."""
+    parts = []
+    for feature in keys:
+        bags = step.bags[feature]
+        offsets = np.concatenate([[0], np.cumsum([len(bag) for bag in bags])[:-1]])
+        weight = torch.from_numpy(tables[FEATURES[feature]]).float()
+        embedding = nn.EmbeddingBag.from_pretrained(weight, mode=pooling)
+        ids = torch.tensor([row for bag in bags for row in bag], dtype=torch.int64)
+        parts.append(embedding(ids, torch.from_numpy(offsets)))
+    return torch.cat(parts, dim=1)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_lookup_and_update_are_those_of_plain_tables(
+    sharding: str, pooling: str, world_size: int
+) -> None:
+    """At every step, on every rank; and every row of every table at the end."""
+    results = [by_case[sharding, pooling] for by_case in results_of(world_size)]
+    keys = results[0]["keys"]
+    assert sorted(keys) == sorted(FEATURES)
+    tables = {name: table.astype(np.float64) for name, table in initial_tables(pooling).items()}
+    momenta = {name: np.zeros(table.shape) for name, table in tables.items()}
+    cuts = {
+        name: sorted(
+            {offsets[1] for result in results for offsets, _ in result["pieces"].get(name, [])}
+        )
+        for name in tables
+    }
+    for index in range(NUM_STEPS):
+        steps = [make_step(rank=rank, step=index) for rank in range(world_size)]
+        for result, step in zip(results, steps, strict=True):
+            expected = torch_lookup(tables, step, keys=keys, pooling=pooling)
+            torch.testing.assert_close(result["looked_up"][index], expected, rtol=1e-4, atol=1e-5)
+        naive_step(tables, momenta, steps, keys=keys, pooling=pooling, cuts=cuts)
+    for name, table in tables.items():
+        seen = np.zeros(table.shape, bool)
+        for result in results:
+            for (row, column), piece in result["pieces"].get(name, []):
+                rows, columns = slice(row, row + len(piece)), slice(column, column + piece.shape[1])
+                seen[rows, columns] = True
+                np.testing.assert_allclose(piece, table[rows, columns], rtol=1e-4, atol=1e-5)
+        assert seen.all()
+
+
+def test_untouched_rows_keep_their_values_bit_by_bit() -> None:
+    """Row-wise Adagrad has no decay: a row that no example names does not move."""
+    used = {
+        row
+        for index in range(NUM_STEPS)
+        for bag in make_step(rank=0, step=index).bags["user"]
+        for row in bag
+    }
+    others = [row for row in range(1003) if row not in used]
+    for sharding in ("table_wise", "data_parallel"):
+        [by_case] = results_of(1)
+        result = by_case[sharding, "sum"]
+        [(_, weight)] = result["pieces"]["user"]
+        np.testing.assert_array_equal(weight[others], initial_tables("sum")["user"][others])

@@ -1,0 +1,119 @@
+"""The tables' first values: the same however the tables are cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed._shard.sharded_tensor import ShardedTensor
+
+from embeddings.config import TableConfig
+from embeddings.planner import plan_tables, shard_model
+from embeddings.tables import build_tables, initialise_tables
+from tests.helpers.ranks import run_ranks
+
+# the large table spans several runs of rows with a seed of their own; shards begin within one
+SIZES = {"large": (150_001, 8), "narrow": (1003, 4), "wide": (64, 24)}
+
+
+class Tables(nn.Module):
+    def __init__(self, tables: dict[str, TableConfig]) -> None:
+        super().__init__()
+        names = list(tables)
+        self.tables = build_tables(tables, keys=names, table_of_feature={n: n for n in names})
+
+
+def whole_tables(*, seed: int) -> dict[str, Tensor]:
+    weights = {
+        f"tables.embedding_bags.{name}.weight": torch.empty(size) for name, size in SIZES.items()
+    }
+    initialise_tables(weights, seed=seed, std=0.5)
+    return {key.split(".")[-2]: weight for key, weight in weights.items()}
+
+
+def pieces_that_differ(shardings: list[str]) -> dict[str, int]:
+    """On every rank: the number of values that each sharding's shards hold, if all are right."""
+    expected, counts = whole_tables(seed=3), {}
+    for sharding in shardings:
+        tables = {
+            name: TableConfig.model_validate({"num_rows": rows, "dim": dim, "sharding": sharding})
+            for name, (rows, dim) in SIZES.items()
+        }
+        model = Tables(tables)
+        world_size = dist.get_world_size()
+        plan = plan_tables(
+            model,
+            tables=tables,
+            world_size=world_size,
+            local_world_size=world_size,
+            device_type="cpu",
+            memory_bytes=2**30,
+            batch_size=16,
+        )
+        device = torch.device("cpu")
+        sharded = shard_model(model, plan=plan, device=device, learning_rate=0.1, eps=1e-8)
+        parameters: dict[str, Any] = dict(sharded.state_dict())
+        initialise_tables(parameters, seed=3, std=0.5)
+        counts[sharding] = 0
+        for key, parameter in parameters.items():
+            whole = expected[key.split(".")[-2]]
+            shards = [([0, 0], parameter)]
+            if isinstance(parameter, ShardedTensor):
+                shards = [
+                    (shard.metadata.shard_offsets, shard.tensor)
+                    for shard in parameter.local_shards()
+                ]
+            for (row, column), piece in shards:
+                wanted = whole[row : row + len(piece), column : column + piece.shape[1]]
+                assert torch.equal(piece, wanted), (sharding, key, row, column)
+                counts[sharding] += piece.numel()
+    return counts
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_first_values_are_the_same_for_every_cut(world_size: int) -> None:
+    """Bit by bit, for all shardings and ranks, so that runs on other machines start alike."""
+    shardings = ["table_wise", "row_wise", "column_wise", "data_parallel", "auto"]
+    results = run_ranks(
+        pieces_that_differ, world_size=world_size, arguments={"shardings": shardings}
+    )
+    total = sum(rows * dim for rows, dim in SIZES.values())
+    for sharding in shardings:
+        copies = world_size if sharding == "data_parallel" else 1
+        assert sum(counts[sharding] for counts in results) == copies * total
+
+
+def test_first_values_are_normal_and_independent() -> None:
+    """Mean, deviation, and no run of rows, table or seed that repeats another."""
+    tables, others = whole_tables(seed=3), whole_tables(seed=4)
+    large = tables["large"].numpy()
+    count = large.size
+    assert abs(large.mean()) < 5 * 0.5 / np.sqrt(count)
+    assert large.std() == pytest.approx(0.5, rel=5 / np.sqrt(2 * count))
+    assert len(np.unique(large[:, 0])) > 0.99 * len(large)
+    assert not np.isin(large[:1000, 0], large[65536:]).all()
+    firsts = [weight[0, :4].tolist() for weight in (*tables.values(), *others.values())]
+    assert len({tuple(first) for first in firsts}) == len(firsts)
+
+
+def test_every_seed_that_a_recipe_may_have_is_a_seed() -> None:
+    """A date as a seed, or the largest: what generators take ends at 64 bits."""
+    values = {float(whole_tables(seed=seed)["wide"][0, 0]) for seed in (0, 20_261_121, 2**63 - 1)}
+    assert len(values) == 3
+
+
+def test_declared_tables_take_no_memory() -> None:
+    """A table of a trillion rows can be declared, with its features in their order."""
+    huge, other = TableConfig(num_rows=10**12, dim=128), TableConfig(num_rows=2, dim=4)
+    declared = build_tables(
+        {"huge": huge, "other": other},
+        keys=["b", "a", "c"],
+        table_of_feature={"b": "huge", "a": "other", "c": "huge"},
+    )
+    assert all(parameter.device.type == "meta" for parameter in declared.parameters())
+    features = {config.name: config.feature_names for config in declared.embedding_bag_configs()}
+    assert features == {"huge": ["b", "c"], "other": ["a"]}

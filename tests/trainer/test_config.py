@@ -1,0 +1,304 @@
+"""Recipes: what is refused, with the key and the remedy in one line, and what overrides do."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from data_loaders.errors import InputError
+from tests.helpers.logs import toy_recipe
+from trainer.config import (
+    Recipe,
+    RecipeError,
+    build_recipe,
+    dump_recipe,
+    load_recipe,
+    shipped_recipes,
+)
+
+
+def tree_with(path: str, value: Any) -> dict[str, Any]:
+    """The toy recipe with one key set."""
+    tree = copy.deepcopy(toy_recipe("log"))
+    node = tree
+    *sections, last = path.split(".")
+    for section in sections:
+        node = node.setdefault(section, {})
+    node[last] = value
+    return tree
+
+
+def tree_without(path: str) -> dict[str, Any]:
+    tree = copy.deepcopy(toy_recipe("log"))
+    node = tree
+    *sections, last = path.split(".")
+    for section in sections:
+        node = node[section]
+    del node[last]
+    return tree
+
+
+def refusal(tree: Any, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        build_recipe(tree, overrides=overrides, source="recipe.yaml")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert isinstance(caught.value, InputError)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("modle", "model"),
+        ("run.num_step", "num_steps"),
+        ("data.batchsize", "batch_size"),
+        ("model.dropuot", "dropout"),
+        ("optimizer.table", "tables"),
+        ("optimizer.dense.learning_rat", "learning_rate"),
+        ("checkpoint.intervall_steps", "interval_steps"),
+        ("embeddings.table", "tables"),
+        ("embeddings.tables.user.num_row", "num_rows"),
+        ("data.features.user.encodin", "encoding"),
+        ("data.features.history.max_len", "max_length"),
+        ("data.features.age.meen", "mean"),
+        ("data.tasks.purchase.were", "where"),
+        ("data.tasks.watch.sdt", "std"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_name(key: str, nearest: str) -> None:
+    """At every depth, in the file and in an override alike; the key is given in full."""
+    expected = f"{key}: unknown key; did you mean {nearest}?"
+    assert refusal(tree_with(key, 1)) == f"recipe.yaml: {expected}"
+    if "." in key:
+        assert expected in refusal(toy_recipe("log"), f"{key}=1")
+
+
+@pytest.mark.parametrize(
+    ("key", "known"),
+    [
+        ("zzz", "data, embeddings, model, optimizer, checkpoint, run"),
+        ("data.features.age.zzz", "kind, column, log, mean, std"),
+        ("embeddings.tables.user.zzz", "num_rows, dim, pooling, sharding"),
+    ],
+)
+def test_an_unknown_key_like_no_other_is_refused_with_all_names(key: str, known: str) -> None:
+    """There is no nearest one to give."""
+    assert refusal(tree_with(key, 1)) == f"recipe.yaml: {key}: unknown key; known are: {known}"
+
+
+@pytest.mark.parametrize("name", ["id", "dense", "binary", "regression", "id_list"])
+def test_a_feature_or_task_may_have_the_name_of_a_kind(name: str) -> None:
+    """Its key is still given in full."""
+    feature = tree_with(f"data.features.{name}", {"kind": "dense", "meen": 1})
+    assert f"data.features.{name}.meen: unknown key; did you mean mean?" in refusal(feature)
+    task = tree_with(f"data.tasks.{name}", {"kind": "binary", "wher": "x"})
+    assert f"data.tasks.{name}.wher: unknown key; did you mean where?" in refusal(task)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.batch_size", 0),
+        ("data.batch_size", "many"),
+        ("data.features.user.kind", "idd"),
+        ("data.features.user.encoding", "md5"),
+        ("data.features.history.max_length", 0),
+        ("data.features.age.std", 0),
+        ("data.tasks.click.weight", -1),
+        ("embeddings.tables.user.num_rows", 1),
+        ("embeddings.tables.user.dim", 6),
+        ("embeddings.tables.user.sharding", "diagonal"),
+        ("model.dropout", 1.0),
+        ("model.shared_tower", [16, "wide"]),
+        ("model.shared_tower", [0]),
+        ("optimizer.tables.learning_rate", 0),
+        ("checkpoint.keep", 0),
+        ("run.num_steps", -1),
+        ("run.seed", "x"),
+        ("run.seed", -1),
+        ("run.seed", 2**64),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_key(key: str, value: Any) -> None:
+    """Out of range, of another type, or not among the choices."""
+    message = refusal(tree_with(key, value))
+    assert message.startswith("recipe.yaml: ")
+    assert key.removesuffix(".kind") in message
+
+
+@pytest.mark.parametrize("key", ["data", "run", "data.features", "data.tasks"])
+def test_a_missing_section_is_named(key: str) -> None:
+    """Only what has no default is missed."""
+    assert refusal(tree_without(key)).startswith(f"recipe.yaml: {key}: is missing")
+
+
+def test_a_feature_without_a_table_is_refused_with_the_nearest() -> None:
+    """By its own name, or by the name that the recipe gives."""
+    assert "data.features.user: no table user in embeddings.tables" in refusal(
+        tree_without("embeddings.tables.user")
+    )
+    message = refusal(tree_with("data.features.history.table", "itme"))
+    assert (
+        "data.features.history: no table itme in embeddings.tables; did you mean item?" in message
+    )
+
+
+def test_a_table_without_a_feature_is_refused() -> None:
+    """It would take memory and learn nothing."""
+    tree = tree_with("embeddings.tables.spare", {"num_rows": 10, "dim": 4})
+    assert "embeddings.tables.spare: no feature uses this table" in refusal(tree)
+
+
+@pytest.mark.parametrize("text", ["a: [1, 2", "a: b: c", "\tx: 1", "{"])
+def test_a_file_that_is_not_yaml_is_named(tmp_path: Path, text: str) -> None:
+    """In one line, with the place of the fault."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(RecipeError, match=r"not YAML: .*line 1") as caught:
+        load_recipe(str(file))
+    assert str(caught.value).startswith(str(file))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "just words", "- a\n- list", "42"])
+def test_a_file_of_another_shape_is_named(tmp_path: Path, text: str) -> None:
+    """YAML, and no recipe."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(RecipeError, match="expected sections"):
+        load_recipe(str(file))
+
+
+@pytest.mark.parametrize("key", ["run", "data", "embeddings", "data.features.user", "model"])
+@pytest.mark.parametrize("value", [None, 3, "words", [1]])
+def test_a_section_that_is_no_section_is_refused(tmp_path: Path, key: str, value: Any) -> None:
+    """From a file too, where `run` gets its name, and with an override below it."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(tree_with(key, value)))
+    for overrides in ([], [f"{key}.x=1"], ["run.num_steps=3"]):
+        with pytest.raises(RecipeError) as caught:
+            load_recipe(str(file), overrides=overrides)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named_with_the_shipped_recipes(tmp_path: Path) -> None:
+    """And the nearest of them."""
+    shipped = shipped_recipes()
+    assert shipped
+    with pytest.raises(RecipeError, match="no shipped recipe and no such file") as caught:
+        load_recipe(shipped[0] + "x")
+    assert f"did you mean {shipped[0]}?" in str(caught.value)
+    assert all(name in str(caught.value) for name in shipped)
+    with pytest.raises(RecipeError, match="no such file"):
+        load_recipe(str(tmp_path / "none.yaml"))
+
+
+def test_every_shipped_recipe_is_valid() -> None:
+    """And survives being written and read."""
+    for name in shipped_recipes():
+        recipe = load_recipe(name)
+        assert recipe.run.name == name
+        assert recipe.data.root is None  # where the log lies is not the recipe's to say
+
+
+def build(*overrides: str, tree: dict[str, Any] | None = None) -> Recipe:
+    return build_recipe(tree or toy_recipe("log"), overrides=overrides, source="recipe.yaml")
+
+
+def test_overrides_set_values_of_every_type_and_the_last_one_wins() -> None:
+    """Numbers, words, lists, null; sections that the file leaves out; values with `=` in them."""
+    recipe = build(
+        "data.batch_size=128",
+        "data.batch_size=256",
+        "data.root=s3://bucket/log?endpoint_override=here:9000",
+        "model.shared_tower=[32, 16]",
+        "optimizer.dense.learning_rate=1e-4",
+        "checkpoint.interval_steps=7",
+        "data.tasks.purchase.where=null",
+        "data.features.country.encoding=hash",
+    )
+    assert recipe.data.batch_size == 256
+    assert recipe.data.root == "s3://bucket/log?endpoint_override=here:9000"
+    assert recipe.model.shared_tower == [32, 16]
+    assert recipe.optimizer.dense.learning_rate == 1e-4
+    assert recipe.checkpoint.interval_steps == 7
+    assert recipe.data.tasks["purchase"].where is None
+
+
+def test_an_override_of_the_length_replaces_the_recipes_length() -> None:
+    """Steps instead of epochs, epochs instead of steps; both at once are refused."""
+    steps, epochs = toy_recipe("log"), toy_recipe("log", run={"num_epochs": 2})
+    for tree in (steps, epochs):
+        run = build("run.num_steps=9", tree=tree).run
+        assert (run.num_steps, run.num_epochs) == (9, None)
+        run = build("run.num_epochs=4", tree=tree).run
+        assert (run.num_steps, run.num_epochs) == (None, 4)
+    assert "num_steps or num_epochs" in refusal(steps, "run.num_steps=9", "run.num_epochs=4")
+    assert "num_steps or num_epochs" in refusal(tree_with("run.num_epochs", 3))
+    assert "num_steps or num_epochs" in refusal(tree_without("run.num_steps"))
+
+
+@pytest.mark.parametrize(
+    "text", ["num_steps=3", "run.num_steps", "", "=", "run.=3", ".num_steps=3"]
+)
+def test_an_override_of_another_form_is_refused(text: str) -> None:
+    """The message shows the form."""
+    message = refusal(toy_recipe("log"), text)
+    assert "section.key=value" in message or "unknown key" in message
+
+
+def test_an_override_below_a_value_or_not_yaml_is_refused() -> None:
+    """Each names the override."""
+    assert "data.batch_size.x=1: batch_size is a value" in refusal(
+        toy_recipe("log"), "data.batch_size.x=1"
+    )
+    assert "data.root=[: the value is not YAML" in refusal(toy_recipe("log"), "data.root=[")
+
+
+def test_overrides_leave_the_tree_as_it_was() -> None:
+    """The same tree serves several runs."""
+    tree = toy_recipe("log")
+    before = copy.deepcopy(tree)
+    build("data.batch_size=128", "run.num_epochs=1", tree=tree)
+    assert tree == before
+
+
+def test_a_resolved_recipe_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    """Every default written out, so that a later version's defaults do not change it."""
+    file = tmp_path / "recipe.yaml"
+    for recipe in (build(), build("run.num_epochs=3"), load_recipe(shipped_recipes()[0])):
+        file.write_text(dump_recipe(recipe))
+        assert load_recipe(str(file)) == recipe
+        tree = yaml.safe_load(file.read_text())
+        assert build_recipe(tree, overrides=(), source="x") == recipe
+    assert "weight_decay: 0.0" in file.read_text()
+
+
+def test_a_recipe_takes_its_name_from_its_file(tmp_path: Path) -> None:
+    """Unless it says one."""
+    tree = toy_recipe("log")
+    named, unnamed = tmp_path / "a.yaml", tmp_path / "my-shop.yaml"
+    named.write_text(yaml.safe_dump(tree))
+    del tree["run"]["name"]
+    unnamed.write_text(yaml.safe_dump(tree))
+    assert load_recipe(str(named)).run.name == "toy"
+    assert load_recipe(str(unnamed)).run.name == "my-shop"
+
+
+def test_features_find_their_tables() -> None:
+    """By the name that they give, or else their own."""
+    recipe = build()
+    assert recipe.table_of_feature() == {
+        "user": "user",
+        "item": "item",
+        "country": "country",
+        "history": "item",
+        "tags": "tags",
+    }
+    assert recipe.num_rows_of_feature()["history"] == 101
+    assert recipe.num_dense_features == 2
