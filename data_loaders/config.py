@@ -13,6 +13,10 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+# a key that overrides can address (no dot) and TorchRec leaves alone (no @)
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+
+
 class IdFeature(Section):
     """One id per example, looked up in an embedding table; row 0 serves missing ids."""
 
@@ -84,5 +88,5 @@ class DataConfig(Section):
         64, ge=1, description="virtual streams of the log; the number of ranks must divide it"
     )
     prefetch_batches: int = Field(8, ge=1, description="batches read ahead of training, per rank")
-    features: dict[str, Feature] = Field(min_length=1)
-    tasks: dict[str, Task] = Field(min_length=1)
+    features: dict[Name, Feature] = Field(min_length=1)
+    tasks: dict[Name, Task] = Field(min_length=1)

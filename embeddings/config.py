@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from data_loaders.config import Section
+from data_loaders.config import Name, Section
 
 Sharding = Literal["auto", "table_wise", "row_wise", "column_wise", "data_parallel"]
 
@@ -29,4 +29,4 @@ class TableConfig(Section):
 class EmbeddingsConfig(Section):
     """The recipe's section `embeddings`."""
 
-    tables: dict[str, TableConfig] = Field(default_factory=dict)
+    tables: dict[Name, TableConfig] = Field(default_factory=dict)

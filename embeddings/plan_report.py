@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torchrec.distributed.types import ShardingPlan
 
 from embeddings.config import TableConfig
+from embeddings.tables import module_name
 
 _FLOAT_BYTES = 4
 
@@ -35,9 +36,11 @@ class TablePlacement:
 
 def placements(plan: ShardingPlan, *, tables: Mapping[str, TableConfig]) -> list[TablePlacement]:
     """Every table of the plan, the largest first."""
+    names = {module_name(name): name for name in tables}
     found = []
     for parameters in plan.plan.values():
-        for name, sharding in parameters.items():
+        for module, sharding in parameters.items():
+            name = names[module]
             table = tables[name]
             shards = sharding.sharding_spec.shards if sharding.sharding_spec else []
             rows_by_columns = [tuple(shard.shard_sizes) for shard in shards] or [

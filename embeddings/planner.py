@@ -19,6 +19,7 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from data_loaders.errors import InputError
 from embeddings.config import TableConfig
+from embeddings.tables import module_name
 
 # Both keep one momentum value per row, whole, so that their checkpoints restore onto each other at
 # any number of ranks.
@@ -79,7 +80,9 @@ def plan_tables(
         ),
         batch_size=batch_size,
         storage_reservation=FixedPercentageStorageReservation(percentage=RESERVED_FRACTION),
-        constraints={name: _constraints(table, world_size) for name, table in tables.items()},
+        constraints={
+            module_name(name): _constraints(table, world_size) for name, table in tables.items()
+        },
         debug=False,
     )
     try:

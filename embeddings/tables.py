@@ -19,6 +19,14 @@ POOLING = {"sum": PoolingType.SUM, "mean": PoolingType.MEAN}
 _ROWS_PER_SEED = 65536
 
 
+def module_name(table: str) -> str:
+    """The name that TorchRec knows a table by.
+
+    It makes attributes of them: a table called `items` would collide with `ModuleDict.items`.
+    """
+    return f"table_{table}"
+
+
 def build_tables(
     tables: Mapping[str, TableConfig], *, keys: Sequence[str], table_of_feature: Mapping[str, str]
 ) -> EmbeddingBagCollection:
@@ -33,7 +41,7 @@ def build_tables(
         device=torch.device("meta"),
         tables=[
             EmbeddingBagConfig(
-                name=name,
+                name=module_name(name),
                 num_embeddings=table.num_rows,
                 embedding_dim=table.dim,
                 pooling=POOLING[table.pooling],

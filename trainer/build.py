@@ -28,6 +28,7 @@ def build_model(recipe: Recipe) -> MultiTaskModel:
             keys=id_feature_names(recipe.data),
             table_of_feature=recipe.table_of_feature(),
         ),
+        keys=id_feature_names(recipe.data),
         num_dense_features=recipe.num_dense_features,
         shared_tower=recipe.model.shared_tower,
         task_tower=recipe.model.task_tower,

@@ -85,7 +85,7 @@ class RunConfig(Section):
     )
     select: Literal["best", "last"] = Field(
         "best",
-        description="which checkpoint the final evaluation takes: best on valid if there is such a split",
+        description="the checkpoint that is evaluated in the end; best on valid, if there is one",
     )
     max_auc_gap: float | None = Field(
         None, gt=0, description="fail if a task's AUC is further than this below the best possible"

@@ -19,6 +19,7 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from data_loaders.batch import InteractionBatch
 from data_loaders.streams import Cursor
+from embeddings.lookup import pooled_in_order
 from trainer.losses import TaskLoss, normalised_loss, summed_task_losses
 
 
@@ -50,6 +51,7 @@ class MultiTaskModel(nn.Module):
 
     Args:
         tables: the embedding tables, on the meta device.
+        keys: id features, in the order in which the shared tower reads their vectors.
         num_dense_features: D.
         shared_tower: widths of the shared layers.
         task_tower: widths of each task's layers, before its output of 1.
@@ -61,6 +63,7 @@ class MultiTaskModel(nn.Module):
         self,
         *,
         tables: EmbeddingBagCollection,
+        keys: Sequence[str],
         num_dense_features: int,
         shared_tower: Sequence[int],
         task_tower: Sequence[int],
@@ -82,11 +85,12 @@ class MultiTaskModel(nn.Module):
             )
             for _ in tasks
         )
+        self._keys = list(keys)
         self._tasks = tasks
 
     def forward(self, batch: InteractionBatch) -> tuple[Tensor, StepOutput]:
         """The loss to differentiate, and what the step leaves behind."""
-        pooled_BE = self.tables(batch.ids).values()
+        pooled_BE = pooled_in_order(self.tables(batch.ids), self._keys)
         shared_BH = self.shared_tower(torch.cat([pooled_BE, batch.dense_BD], dim=1))
         outputs_BT = torch.cat([tower(shared_BH) for tower in self.task_towers], dim=1)
         return multi_task_loss(outputs_BT, batch, self._tasks)
@@ -110,7 +114,9 @@ def multi_task_loss(
     return loss, output
 
 
+# fx finds wrapped functions by the globals of the module that calls them
 torch.fx.wrap("multi_task_loss")
+torch.fx.wrap("pooled_in_order")
 
 
 def _layers(width: int, widths: Sequence[int], *, dropout: float) -> list[nn.Module]:

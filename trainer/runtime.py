@@ -41,6 +41,10 @@ class Runtime:
     def device(self) -> torch.device:
         import torch
 
+        if self.device_type == "cpu":
+            # not cpu:0, which .to() takes for another device than cpu: it would copy, and cut
+            # data-parallel tables off from the parameters that the optimizer steps
+            return torch.device("cpu")
         return torch.device(self.device_type, self.device_index)
 
 
@@ -58,7 +62,11 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # TorchRec 1.8 builds ShardedTensor, which torch 2.13 deprecates in favour of DTensor
     warnings.filterwarnings("ignore", message=".*ShardedTensor.*", category=FutureWarning)
-    # and calls these two collectives by their old names
+    # its data-parallel lookup on CPU has a gradient (tests/embeddings/test_lookup.py), which it
+    # registers in a way that torch 2.13 warns about
+    unregistered = "fbgemm::dense_embedding_codegen_lookup_function: an autograd kernel was not"
+    warnings.filterwarnings("ignore", message=unregistered, category=UserWarning)
+    # it calls these two collectives by their old names
     renamed = r"`torch\.distributed\.(reduce_scatter_tensor|all_gather_into_tensor)` is deprecated"
     warnings.filterwarnings("ignore", message=renamed, category=FutureWarning)
     # TorchRec 1.8 wraps the towers in DistributedDataParallel with the argument's old name
