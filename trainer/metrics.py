@@ -69,7 +69,7 @@ class TaskMetrics:
         terms = [ones_BT, labels_BT, predictions_BT, losses_BT, errors_BT.square(), errors_BT.abs()]
         self._sums += torch.stack([(term * weights_BT).sum(0) for term in terms])
         scaled = (outputs_BT + MAX_LOGIT) * (NUM_BINS / (2 * MAX_LOGIT))
-        bins = scaled.long().clamp(0, NUM_BINS - 1) + self._offsets_T
+        bins = scaled.clamp(0, NUM_BINS - 1).long() + self._offsets_T
         flat = self._histogram.view(-1)
         flat.scatter_add_(0, bins.view(-1), ((1 - labels_BT) * weights_BT).view(-1))
         flat.scatter_add_(0, bins.view(-1) + NUM_BINS, (labels_BT * weights_BT).view(-1))
