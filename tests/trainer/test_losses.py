@@ -1,0 +1,154 @@
+"""Losses over observed labels, the same on one rank and on several."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional
+
+from tests.helpers.ranks import run_ranks
+from trainer.losses import NonFiniteLossError, TaskLoss, normalised_loss, summed_task_losses
+
+TASKS = (
+    TaskLoss(name="click", is_binary=True, weight=1.0),
+    TaskLoss(name="watch", is_binary=False, weight=0.3),
+    TaskLoss(name="buy", is_binary=True, weight=2.0),
+)
+NUM_EXAMPLES, NUM_PADDING = 40, 5
+
+
+def inputs() -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs, labels of which a third is not observed, and weights; padding at the end."""
+    generator = torch.Generator().manual_seed(0)
+    size = NUM_EXAMPLES + NUM_PADDING
+    outputs_BT = torch.randn(size, 3, generator=generator) * 3
+    labels_BT = torch.rand(size, 3, generator=generator)
+    labels_BT[:, 0] = labels_BT[:, 0].round()
+    labels_BT[torch.rand(size, 3, generator=generator) < 1 / 3] = math.nan
+    weights_B = torch.ones(size)
+    weights_B[NUM_EXAMPLES:] = 0
+    return outputs_BT, labels_BT, weights_B
+
+
+def loss_of(outputs_BT: Tensor, labels_BT: Tensor, weights_B: Tensor) -> tuple[Tensor, Tensor]:
+    sums_T, counts_T = summed_task_losses(
+        outputs_BT=outputs_BT, labels_BT=labels_BT, weights_B=weights_B, tasks=TASKS
+    )
+    return normalised_loss(sums_T=sums_T, counts_T=counts_T, tasks=TASKS)
+
+
+def torch_loss(outputs_BT: Tensor, labels_BT: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """PyTorch's own losses of the observed examples alone."""
+    means = []
+    for index, task in enumerate(TASKS):
+        observed = ~labels_BT[:NUM_EXAMPLES, index].isnan()
+        outputs = outputs_BT[:NUM_EXAMPLES, index][observed]
+        labels = labels_BT[:NUM_EXAMPLES, index][observed]
+        binary = functional.binary_cross_entropy_with_logits
+        means.append((binary if task.is_binary else functional.mse_loss)(outputs, labels))
+    return sum(task.weight * mean for task, mean in zip(TASKS, means, strict=True)), means
+
+
+def test_the_loss_is_that_of_the_observed_labels_alone() -> None:
+    """Value and gradient, soft labels too; what is not observed, and padding, has gradient 0."""
+    outputs_BT, labels_BT, weights_B = inputs()
+    expected_BT = outputs_BT.clone().requires_grad_()
+    wanted, wanted_means = torch_loss(expected_BT, labels_BT)
+    wanted.backward()
+    outputs_BT.requires_grad_()
+    loss, means_T = loss_of(outputs_BT, labels_BT, weights_B)
+    loss.backward()
+    torch.testing.assert_close(loss, wanted)
+    torch.testing.assert_close(means_T, torch.stack(wanted_means).detach())
+    torch.testing.assert_close(outputs_BT.grad, expected_BT.grad)
+    hidden_BT = labels_BT.isnan() | (weights_B == 0).unsqueeze(1)
+    assert (outputs_BT.grad[hidden_BT] == 0).all()
+    assert (outputs_BT.grad[~hidden_BT] != 0).all()
+
+
+@pytest.mark.parametrize("extreme", [1e4, -1e4, 1e30, -1e30])
+def test_what_is_not_observed_cannot_spoil_the_loss(extreme: float) -> None:
+    """Extreme outputs and labels there change neither the loss nor any gradient."""
+    outputs_BT, labels_BT, weights_B = inputs()
+    plain_BT = outputs_BT.clone().requires_grad_()
+    expected, _ = loss_of(plain_BT, labels_BT, weights_B)
+    expected.backward()
+    hidden_BT = labels_BT.isnan() | (weights_B == 0).unsqueeze(1)
+    labels_BT[NUM_EXAMPLES:] = 1.0  # padding that has labels is padding all the same
+    spoilt_BT = torch.where(hidden_BT, extreme, outputs_BT).requires_grad_()
+    loss, _ = loss_of(spoilt_BT, labels_BT, weights_B)
+    loss.backward()
+    assert torch.equal(loss, expected)
+    assert torch.equal(spoilt_BT.grad, plain_BT.grad)
+
+
+def test_a_task_that_no_rank_observed_has_loss_zero() -> None:
+    """And no gradient; the others are as they would be without it."""
+    outputs_BT, labels_BT, weights_B = inputs()
+    _, before_T = loss_of(outputs_BT, labels_BT, weights_B)
+    labels_BT[:, 2] = math.nan
+    outputs_BT.requires_grad_()
+    loss, means_T = loss_of(outputs_BT, labels_BT, weights_B)
+    loss.backward()
+    assert means_T[2] == 0
+    assert torch.equal(means_T[:2], before_T[:2])
+    assert (outputs_BT.grad[:, 2] == 0).all()
+
+
+def test_a_batch_of_padding_has_loss_zero() -> None:
+    """The last step may leave a rank nothing but padding."""
+    outputs_BT, labels_BT, weights_B = inputs()
+    outputs_BT.requires_grad_()
+    loss, means_T = loss_of(outputs_BT, labels_BT, torch.zeros_like(weights_B))
+    loss.backward()
+    assert loss == 0
+    assert (means_T == 0).all()
+    assert (outputs_BT.grad == 0).all()
+
+
+def loss_of_own_examples(cuts: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """On a rank: loss, means, and the gradient as the ranks' average makes it."""
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    own = slice(cuts[rank], cuts[rank + 1])
+    outputs_BT, labels_BT, weights_B = (tensor[own] for tensor in inputs())
+    outputs_BT.requires_grad_()
+    loss, means_T = loss_of(outputs_BT, labels_BT, weights_B)
+    loss.backward()
+    return loss.detach() / world_size, means_T, outputs_BT.grad / world_size
+
+
+@pytest.mark.parametrize("cuts", [[0, 11, 45], [0, 45, 45], [0, 3, 3, 45]])
+def test_ranks_with_different_counts_equal_one_rank(cuts: list[int]) -> None:
+    """In loss, means and gradient, also where a rank has no example at all."""
+    outputs_BT, labels_BT, weights_B = inputs()
+    outputs_BT.requires_grad_()
+    expected, expected_T = loss_of(outputs_BT, labels_BT, weights_B)
+    expected.backward()
+    results = run_ranks(loss_of_own_examples, world_size=len(cuts) - 1, arguments={"cuts": cuts})
+    torch.testing.assert_close(sum(loss for loss, _, _ in results), expected.detach())
+    torch.testing.assert_close(torch.cat([grad for _, _, grad in results]), outputs_BT.grad)
+    for _, means_T, _ in results:
+        torch.testing.assert_close(means_T, expected_T)
+        assert torch.equal(means_T, results[0][1])
+
+
+def refusal_where_one_rank_is_wrong(value: float) -> str:
+    outputs_BT, labels_BT, weights_B = inputs()
+    if dist.get_rank() == 1:
+        outputs_BT[0, 2], labels_BT[0, 2] = value, 0.5
+    with pytest.raises(NonFiniteLossError) as caught:
+        loss_of(outputs_BT, labels_BT, weights_B)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_raised_on_all_ranks(value: float) -> None:
+    """Naming the task, also on the rank whose own examples are fine."""
+    messages = run_ranks(refusal_where_one_rank_is_wrong, world_size=2, arguments={"value": value})
+    assert len(set(messages)) == 1
+    assert messages[0].startswith("the loss of task buy is ")
+    assert "click" not in messages[0]
