@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -83,7 +84,7 @@ def print_tasks(tasks: dict[str, dict[str, Any]], *, title: str) -> None:
     regression = {name: result for name, result in tasks.items() if "auc" not in result}
     if binary:
         table = _table(
-            title, ["task", "labels", "AUC", "best possible", "gap", "NE", "calibration", "F1"]
+            title, ["task", "labels", "AUC", "best possible", "gap", "NE", "calibration"]
         )
         for name, result in binary.items():
             auc, best = result["auc"], result.get("best_auc")
@@ -95,7 +96,6 @@ def print_tasks(tasks: dict[str, dict[str, Any]], *, title: str) -> None:
                 _number(best - auc if auc is not None and best is not None else None),
                 _number(result["normalized_entropy"]),
                 _number(result["calibration"], digits=3),
-                _number(result["f1"], digits=3),
             )
         console.print(table)
     if regression:
@@ -113,7 +113,7 @@ def print_tasks(tasks: dict[str, dict[str, Any]], *, title: str) -> None:
 
 def print_plan(placements: Sequence[dict[str, Any]], *, most: int = 20) -> None:
     """The sharding plan, the largest tables first."""
-    table = _table("sharding plan", ["table", "rows", "dim", "sharding", "ranks", "MiB a rank"])
+    table = _table("\nsharding plan", ["table", "rows", "dim", "sharding", "ranks", "MiB a rank"])
     for item in placements[:most]:
         ranks = (
             ", ".join(map(str, item["ranks"]))
@@ -165,7 +165,13 @@ def _note(progress: Progress) -> str:
 
 
 def _table(title: str, columns: list[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=box.SIMPLE_HEAD,
+    )
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return table
