@@ -82,14 +82,17 @@ def train(
     """
     from cluster.display import print_summary, training_progress
     from data_loaders.storage import locate
+    from data_loaders.streams import check_world_size
     from trainer.run_folder import read_summary
 
     resolved = _resolve(recipe, overrides or [])
+    if resolved.data.root is not None or not dry_run:
+        _check_log(resolved)
     num_workers = workers or _default_workers()
+    check_world_size(num_streams=resolved.data.num_streams, world_size=num_workers)
     if dry_run:
         _print_dry_run(resolved, num_workers=num_workers)
         return
-    _check_log(resolved, num_workers=num_workers)
     from cluster.launch import LaunchError, launch
 
     try:
@@ -226,13 +229,11 @@ def _default_workers() -> int:
     return max(1, torch.cuda.device_count())
 
 
-def _check_log(recipe: Recipe, *, num_workers: int) -> None:
-    """Every split's schema, and the number of ranks, before anything is started."""
+def _check_log(recipe: Recipe) -> None:
+    """Every split's schema, before anything is started."""
     from data_loaders.dataset import SPLITS
     from data_loaders.row_groups import has_split, list_row_groups
-    from data_loaders.streams import check_world_size
 
-    check_world_size(num_streams=recipe.data.num_streams, world_size=num_workers)
     for split in SPLITS:
         if split == "train" or has_split(recipe.data, split=split):
             list_row_groups(recipe.data, split=split)
@@ -248,8 +249,6 @@ def _print_dry_run(recipe: Recipe, *, num_workers: int) -> None:
     from trainer.runtime import quiet_libraries, rank_memory_bytes
 
     quiet_libraries()
-    if recipe.data.root is not None:
-        _check_log(recipe, num_workers=num_workers)
     device_type = "cuda" if torch.cuda.is_available() else "cpu"
     plan = plan_model(
         recipe,
