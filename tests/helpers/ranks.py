@@ -106,7 +106,8 @@ def _rank_main(
 
     quiet_libraries()
     torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+    for name in ("", "LOCAL_"):
+        os.environ |= {f"{name}RANK": str(rank), f"{name}WORLD_SIZE": str(world_size)}
     try:
         dist.init_process_group(
             "gloo", store=dist.FileStore(store, world_size), rank=rank, world_size=world_size
