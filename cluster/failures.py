@@ -1,12 +1,10 @@
-"""Failures of ranks: which to try again, and how to say what went wrong in one line."""
+"""What went wrong on the ranks, in one line."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-import ray
 from ray.exceptions import RayActorError
-from ray.train import UserCallback
 
 from data_loaders.errors import InputError
 from data_loaders.storage import first_line, locate
@@ -14,25 +12,6 @@ from data_loaders.storage import first_line, locate
 
 class LaunchError(RuntimeError):
     """Ranks failed more often than is allowed, or the cluster did; the message is one line."""
-
-
-class FailureWatch(UserCallback):
-    """In the controller: ends the run on an `InputError`, tells the driver of any other failure."""
-
-    def __init__(self, mailbox: ray.actor.ActorHandle, *, max_failures: int) -> None:
-        self._mailbox = mailbox
-        self._num_restarts_left = max_failures
-
-    def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
-        for error in worker_exceptions.values():
-            if isinstance(error, InputError):
-                raise error  # the controller retries failures of ranks, but never of callbacks
-        if self._num_restarts_left > 0:
-            self._num_restarts_left -= 1
-            rank, cause = root_cause(worker_exceptions)
-            self._mailbox.put.remote(
-                f"rank {rank} failed ({cause}); restarting from the newest checkpoint"
-            )
 
 
 def explained(failure: Exception, *, run_uri: str, log_folder: str) -> Exception:

@@ -1,8 +1,8 @@
 """Puts `train()` on the ranks of a Ray cluster, and back on them after a failure.
 
-    launch()  --Ray Train-->  controller  --starts, polls, restarts-->  ranks: train(recipe)
-       ^                          |                                       |
-       +---- Mailbox actor <------+-- "a rank failed, restarting"         +-- progress of rank 0
+    launch() --> Supervisor --> Ray Train's controller --starts, polls, restarts--> train(recipe)
+       ^             ^                    |                                           |
+       +-- messages -+-- "a rank failed" -+------------- progress of rank 0 ----------+
 
 A rank that fails (killed, out of memory, its node lost) makes Ray Train start all ranks anew, and
 `train()` resumes itself from the newest complete checkpoint. An `InputError` would fail again, so
@@ -20,50 +20,51 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
-import ray.train
-from ray.exceptions import AuthenticationError
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray._private.authentication.authentication_token_setup import (
+    maybe_enable_token_auth_if_token_available,
+)
+from ray._private.ray_logging import stdout_deduplicator
+from ray.actor import ActorHandle
+from ray.exceptions import AuthenticationError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.failures import FailureWatch, LaunchError, explained
-from cluster.mailbox import Mailbox
-from cluster.ranks import RanksConfig, train_rank
+from cluster.failures import LaunchError
+from cluster.supervisor import Supervisor
 from data_loaders.errors import InputError
 from data_loaders.storage import first_line
 from trainer.config import Recipe
-from trainer.progress import Listener, Progress
+from trainer.progress import Listener
 
-# What Ray reads from this process's environment; what the user has set stays.
-SETTINGS = {
+# What Ray reads from the environment; what the user has set stays.
+TRAIN_SETTINGS = {
     # how soon an end or a failure is seen; 2 s by default
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_METRICS_ENABLED": "0",  # of ray.train.report, which nothing here calls
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # ranks stay in the working directory of their node
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's future default; without it every start warns
 }
-# A cluster that lives as long as one run, on one machine.
+# For a cluster that lives as long as one run, on one machine.
 LOCAL_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # reports to the network, and says so on the terminal
     # a process that waits for the cloud to take the node away
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    # idle processes that Ray Train, whose processes have an environment of their own, never uses
-    "RAY_prestart_worker_first_driver": "0",
 }
-__all__ = ["LaunchError", "launch"]
-
+INIT_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # reports to the network, and says so on the terminal
+    # idle processes, which would have to start with the environment above to be of use
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's future default; without it every start warns
+}
 CONNECT_TIMEOUT_SECONDS = 5.0
-MAILBOX_WAIT_SECONDS = 0.5
-# Waits of 60 s for room on the cluster, which others may use or a new node has to bring.
-NUM_WAITS_FOR_ROOM = 10
+MESSAGE_WAIT_SECONDS = 0.2
+
+__all__ = ["LaunchError", "launch"]
 
 
 def launch(
@@ -90,42 +91,40 @@ def launch(
         LaunchError: failures that starting again did not cure.
     """
     assert recipe.run.uri is not None, "the command line chooses run.uri"
-    with _settings(local=address is None), tempfile.TemporaryDirectory() as scratch:
+    is_local = address is None
+    with _settings(INIT_SETTINGS if is_local else {}), tempfile.TemporaryDirectory() as scratch:
         try:
-            log_folder = _connect(address, num_workers=num_workers)
-            scaling = _scaling(num_workers=num_workers, use_gpu=use_gpu, local=address is None)
-            node = NodeAffinitySchedulingStrategy(
-                ray.get_runtime_context().get_node_id(), soft=False
+            log_folder = _connect(address)
+            use_gpu, cpus_per_worker = _share(
+                num_workers=num_workers, use_gpu=use_gpu, is_local=is_local
             )
-            mailbox = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=node).remote()
-            trainer = DataParallelTrainer(
-                train_rank,
-                train_loop_config={
-                    "recipe": recipe.model_dump(mode="json"),
-                    "mailbox": mailbox if listener is not None else None,
-                    "use_gpu": scaling.use_gpu,
-                },
-                backend_config=RanksConfig(),
-                scaling_config=scaling,
-                run_config=RunConfig(
-                    name="polytower",
-                    # for notes of the controller, which runs on this node; ranks report nothing
-                    storage_path=scratch,
-                    failure_config=FailureConfig(
-                        max_failures=max_failures, controller_failure_limit=NUM_WAITS_FOR_ROOM
-                    ),
-                    callbacks=[FailureWatch(mailbox, max_failures=max_failures)],
-                ),
+            supervisor = _start_supervisor(TRAIN_SETTINGS | (LOCAL_SETTINGS if is_local else {}))
+            run = supervisor.run.remote(
+                recipe.model_dump(mode="json"),
+                log_folder=log_folder,
+                num_workers=num_workers,
+                use_gpu=use_gpu,
+                cpus_per_worker=cpus_per_worker,
+                max_failures=max_failures,
+                is_heard=listener is not None,
+                scratch=scratch,
             )
-            failure = _fit(trainer, mailbox=mailbox, listener=listener)
+            failure = _wait_for(run, supervisor=supervisor, listener=listener)
+        except RayActorError as error:
+            raise LaunchError(
+                f"the process that supervises the ranks ended: {first_line(error)}"
+            ) from error
         finally:
-            ray.shutdown()
+            ray.shutdown()  # ends every process of the run
     if failure is not None:
-        raise explained(failure, run_uri=recipe.run.uri, log_folder=log_folder) from None
+        raise failure
 
 
-def _connect(address: str | None, *, num_workers: int) -> str:
+def _connect(address: str | None) -> str:
     """Starts a local cluster or joins one; returns the folder of its logs on this node."""
+    logging.getLogger("ray").setLevel(logging.ERROR)  # before ray.init, which does the same
+    # printed whatever log_to_driver says; our own line tells of it
+    stdout_deduplicator.skip_re = re.compile("worker died or was killed")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         # two at least, so that the smallest machine can try two ranks
@@ -144,26 +143,29 @@ def _connect(address: str | None, *, num_workers: int) -> str:
     try:
         if address != "auto":  # ray.init tries for half a minute
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_SECONDS).close()
+            # ray.init looks for this machine's token only if the address is auto
+            maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         context = ray.init(address=address, **quiet)
-    except AuthenticationError as error:
-        raise InputError(
-            f"--address {address}: the cluster refused this machine's token; set "
-            "RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to the cluster's token"
-        ) from error
     except (OSError, ValueError) as error:  # includes ConnectionError
         raise InputError(
             f"--address {address}: no Ray cluster there: {first_line(error)}; {remedy}"
         ) from error
-    except RuntimeError as error:  # versions differ, or this machine is not a node
+    except (AuthenticationError, RuntimeError) as error:
         text = " ".join(str(error).split())
+        if isinstance(error, AuthenticationError) or "InvalidAuthToken" in text:
+            raise InputError(
+                f"--address {address}: the cluster refused this machine's token; set "
+                "RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to the cluster's token"
+            ) from error
+        # versions differ, or this machine is not a node
         raise InputError(
             f"--address {address}: cannot join this Ray cluster: {text:.300}"
         ) from error
     return f"{context.address_info['session_dir']}/logs"
 
 
-def _scaling(*, num_workers: int, use_gpu: bool | None, local: bool) -> ScalingConfig:
-    """What each rank takes of the cluster.
+def _share(*, num_workers: int, use_gpu: bool | None, is_local: bool) -> tuple[bool, int]:
+    """What each rank takes of the cluster: whether a GPU, and how many CPUs.
 
     Raises:
         InputError: the cluster will never have that much.
@@ -172,8 +174,7 @@ def _scaling(*, num_workers: int, use_gpu: bool | None, local: bool) -> ScalingC
     num_gpus, num_cpus = int(capacity.get("GPU", 0)), int(capacity.get("CPU", 0))
     if use_gpu is None:
         use_gpu = num_gpus > 0
-    kind, found = ("GPU", num_gpus) if use_gpu else ("CPU", num_cpus)
-    found = min(found, num_cpus)
+    kind, found = ("GPU", min(num_gpus, num_cpus)) if use_gpu else ("CPU", num_cpus)
     if num_workers > found:
         remedy = f"pass --workers {found} or fewer" if found else "run where there are some"
         raise InputError(
@@ -181,56 +182,45 @@ def _scaling(*, num_workers: int, use_gpu: bool | None, local: bool) -> ScalingC
             f"{num_gpus} GPUs and {num_cpus} CPUs in the Ray cluster; {remedy}"
         )
     # Ray sets OMP_NUM_THREADS to a rank's CPUs; on nodes that others use too, a rank takes one
-    cpus = num_cpus // num_workers if local else 1
-    return ScalingConfig(
-        num_workers=num_workers,
-        use_gpu=use_gpu,
-        resources_per_worker={"CPU": cpus} | ({"GPU": 1} if use_gpu else {}),
-    )
+    return use_gpu, num_cpus // num_workers if is_local else 1
 
 
 def _capacity() -> Mapping[str, float]:
     """What the cluster has, or may grow to where it scales by itself."""
     from ray._private.state import state
 
-    return state.get_max_resources_from_cluster_config() or ray.cluster_resources()
+    limits: Mapping[str, float] | None = state.get_max_resources_from_cluster_config()
+    return limits or ray.cluster_resources()
 
 
-def _fit(
-    trainer: DataParallelTrainer, *, mailbox: ray.actor.ActorHandle, listener: Listener | None
+def _start_supervisor(settings: Mapping[str, str]) -> ActorHandle:
+    """On this node; its environment is passed on to the controller and the ranks."""
+    node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    environment = {name: os.environ.get(name, value) for name, value in settings.items()}
+    options = {"num_cpus": 0, "scheduling_strategy": node, "runtime_env": {"env_vars": environment}}
+    return ray.remote(Supervisor).options(**options).remote()
+
+
+def _wait_for(
+    run: ray.ObjectRef, *, supervisor: ActorHandle, listener: Listener | None
 ) -> Exception | None:
-    """Runs to the end and passes on messages meanwhile; returns what made it fail.
-
-    Ray Train runs in a thread: in the main thread it takes over Ctrl-C, and is deaf to it while
-    ranks start. Here Ctrl-C raises KeyboardInterrupt, and the `ray.shutdown` behind it ends every
-    process of the run.
-    """
-    failures: list[Exception] = []
-
-    def fit() -> None:
-        try:
-            trainer.fit()
-        except Exception as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
-    thread.start()
+    """Passes on messages until the run has ended; returns its failure."""
     while True:
-        is_over = not thread.is_alive()
-        for message in ray.get(mailbox.take.remote(0.0 if is_over else MAILBOX_WAIT_SECONDS)):
-            if isinstance(message, Progress):
-                assert listener is not None
-                listener(message)
-            else:
+        is_over = bool(ray.wait([run], timeout=0)[0])
+        for message in ray.get(supervisor.take.remote(0.0 if is_over else MESSAGE_WAIT_SECONDS)):
+            if isinstance(message, str):
                 print(message, file=sys.stderr, flush=True)
+            elif listener is not None:
+                listener(message)
         if is_over:
-            return failures[0] if failures else None
+            failure: Exception | None = ray.get(run)
+            return failure
 
 
 @contextlib.contextmanager
-def _settings(*, local: bool) -> Iterator[None]:
-    wanted = SETTINGS | (LOCAL_SETTINGS if local else {})
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
+def _settings(settings: Mapping[str, str]) -> Iterator[None]:
+    """Adds to this process's environment for a while."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added)
     try:
         yield

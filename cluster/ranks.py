@@ -1,4 +1,4 @@
-"""What runs on every rank: the environment that `torch.distributed` needs, then `train()`."""
+"""`train()` on every rank under Ray Train, with the environment that `torch.distributed` needs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,84 @@ from typing import Any
 
 import ray
 import ray.train
+from ray.actor import ActorHandle
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.backend import Backend, BackendConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+from cluster.failures import root_cause
+from data_loaders.errors import InputError
 from trainer.config import Recipe
 
 # A rank that only lost its peers waits, so that the controller sees first what the peer died of.
 COLLATERAL_SECONDS = 1.0
+# Waits of 60 s for room on the cluster, which others may use or a new node has to bring.
+NUM_WAITS_FOR_ROOM = 10
+
+
+def run_ranks(
+    recipe: dict[str, Any],
+    *,
+    supervisor: ActorHandle,
+    num_workers: int,
+    use_gpu: bool,
+    cpus_per_worker: int,
+    max_failures: int,
+    is_heard: bool,
+    scratch: str,
+) -> None:
+    """Runs `train()` on all ranks to their end, and again after a failure.
+
+    Args:
+        recipe: as JSON.
+        supervisor: told of progress and restarts.
+        is_heard: whether anyone wants the progress.
+        scratch: folder on this node for the controller's notes; ranks report nothing.
+
+    Raises:
+        TrainingFailedError: ranks failed too often, or with an `InputError`.
+    """
+    resources = {"CPU": cpus_per_worker} | ({"GPU": 1} if use_gpu else {})
+    trainer = DataParallelTrainer(
+        train_rank,
+        train_loop_config={
+            "recipe": recipe,
+            "supervisor": supervisor if is_heard else None,
+            "use_gpu": use_gpu,
+        },
+        backend_config=RanksConfig(),
+        scaling_config=ScalingConfig(
+            num_workers=num_workers, use_gpu=use_gpu, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name="polytower",
+            storage_path=scratch,
+            failure_config=FailureConfig(
+                max_failures=max_failures, controller_failure_limit=NUM_WAITS_FOR_ROOM
+            ),
+            callbacks=[FailureWatch(supervisor, max_failures=max_failures)],
+        ),
+    )
+    trainer.fit()
+
+
+class FailureWatch(UserCallback):
+    """In the controller: ends the run on an `InputError`, tells the driver of any other failure."""
+
+    def __init__(self, supervisor: ActorHandle, *, max_failures: int) -> None:
+        self._supervisor = supervisor
+        self._num_restarts_left = max_failures
+
+    def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
+        for error in worker_exceptions.values():
+            if isinstance(error, InputError):
+                raise error  # the controller retries failures of ranks, but never of callbacks
+        if self._num_restarts_left > 0:
+            self._num_restarts_left -= 1
+            rank, cause = root_cause(worker_exceptions)
+            self._supervisor.tell.remote(
+                f"rank {rank} failed ({cause}); restarting from the newest checkpoint"
+            )
 
 
 @dataclass
@@ -66,8 +138,8 @@ def train_rank(config: dict[str, Any]) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks
     from trainer.loop import train
 
-    mailbox = config["mailbox"]
-    listener = None if mailbox is None else mailbox.put.remote
+    supervisor = config["supervisor"]
+    listener = None if supervisor is None else supervisor.tell.remote
     try:
         train(Recipe.model_validate(config["recipe"]), listener=listener)
     except RuntimeError:  # what torch.distributed raises when a peer is gone

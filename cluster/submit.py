@@ -115,8 +115,8 @@ def _token_header() -> dict[str, str]:
 
 def _refusal(address: str) -> str:
     return (
-        f"--address {address}: the cluster refused this machine's token; set RAY_AUTH_TOKEN_PATH (or "
-        "RAY_AUTH_TOKEN) to the cluster's token, which `ray get-auth-token` prints on its head"
+        f"--address {address}: the cluster refused this machine's token; set RAY_AUTH_TOKEN_PATH "
+        "(or RAY_AUTH_TOKEN) to the cluster's token, which `ray get-auth-token` prints on its head"
     )
 
 
