@@ -16,8 +16,9 @@ from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from embeddings.config import TableConfig
+from embeddings.lookup import pooled_in_order
 from embeddings.planner import plan_tables, shard_model
-from embeddings.tables import build_tables, initialise_tables
+from embeddings.tables import build_tables, initialise_tables, module_name
 from tests.helpers.ranks import run_ranks
 from trainer.config import DenseOptimizerConfig, OptimizerConfig, TableOptimizerConfig
 from trainer.optimizer import build_optimizer
@@ -84,9 +85,8 @@ class Lookup(nn.Module):
         self.tables = build_tables(tables, keys=list(FEATURES), table_of_feature=FEATURES)
         self.one = nn.Parameter(torch.ones(()))
 
-    def forward(self, ids: KeyedJaggedTensor) -> tuple[list[str], Tensor]:
-        pooled = self.tables(ids)
-        return pooled.keys(), pooled.values() * self.one
+    def forward(self, ids: KeyedJaggedTensor) -> Tensor:
+        return pooled_in_order(self.tables(ids), list(FEATURES)) * self.one
 
 
 def train_lookup(sharding: str, pooling: str) -> dict[str, Any]:
@@ -118,15 +118,16 @@ def train_lookup(sharding: str, pooling: str) -> dict[str, Any]:
     for index in range(NUM_STEPS):
         step = make_step(rank=rank, step=index)
         optimizer.zero_grad()
-        keys, pooled_BE = sharded(jagged(step))
+        pooled_BE = sharded(jagged(step))
         # both DDP and TorchRec divide gradients by the world size
         (pooled_BE * step.gradient_BE).sum().mul(world_size).backward()
         optimizer.step()
         looked_up.append(pooled_BE.detach())
     pieces = {}
+    table_of = {module_name(name): name for name in tables}
     for key, parameter in sharded.state_dict().items():
         if key.endswith(".weight"):
-            table = key.split(".")[-2]
+            table = table_of[key.split(".")[-2]]
             if isinstance(parameter, ShardedTensor):
                 pieces[table] = [
                     (shard.metadata.shard_offsets, shard.tensor)
@@ -134,7 +135,7 @@ def train_lookup(sharding: str, pooling: str) -> dict[str, Any]:
                 ]
             else:
                 pieces[table] = [([0, 0], parameter)]
-    return {"keys": keys, "looked_up": looked_up, "pieces": pieces}
+    return {"looked_up": looked_up, "pieces": pieces}
 
 
 def train_lookups(cases: list[Case]) -> dict[Case, dict[str, Any]]:
@@ -154,11 +155,11 @@ def initial_tables(pooling: str) -> dict[str, np.ndarray]:
     """The whole tables before training."""
     tables = make_tables("auto", pooling=pooling)
     weights = {
-        f"tables.embedding_bags.{name}.weight": torch.empty(table.num_rows, table.dim)
+        f"tables.embedding_bags.{module_name(name)}.weight": torch.empty(table.num_rows, table.dim)
         for name, table in tables.items()
     }
     initialise_tables(weights, seed=5, std=0.3)
-    return {key.split(".")[-2]: weight.numpy() for key, weight in weights.items()}
+    return {name: weight.numpy() for name, weight in zip(tables, weights.values(), strict=True)}
 
 
 def naive_step(
@@ -166,7 +167,6 @@ def naive_step(
     momenta: dict[str, np.ndarray],
     steps: list[Step],
     *,
-    keys: list[str],
     pooling: str,
     cuts: dict[str, list[int]],
 ) -> None:
@@ -179,7 +179,7 @@ def naive_step(
     gradients: dict[tuple[str, int], np.ndarray] = {}
     for step in steps:
         column = 0
-        for feature in keys:
+        for feature in FEATURES:
             table = FEATURES[feature]
             dim = tables[table].shape[1]
             for bag, gradient in zip(step.bags[feature], step.gradient_BE, strict=True):
@@ -197,12 +197,10 @@ def naive_step(
             tables[table][row, columns] -= step_size * gradient[columns]
 
 
-def torch_lookup(
-    tables: dict[str, np.ndarray], step: Step, *, keys: list[str], pooling: str
-) -> Tensor:
+def torch_lookup(tables: dict[str, np.ndarray], step: Step, *, pooling: str) -> Tensor:
     """`torch.nn.EmbeddingBag` for each feature, side by side."""
     parts = []
-    for feature in keys:
+    for feature in FEATURES:
         bags = step.bags[feature]
         offsets = np.concatenate([[0], np.cumsum([len(bag) for bag in bags])[:-1]])
         weight = torch.from_numpy(tables[FEATURES[feature]]).float()
@@ -220,8 +218,6 @@ def test_lookup_and_update_are_those_of_plain_tables(
 ) -> None:
     """At every step, on every rank; and every row of every table at the end."""
     results = [by_case[sharding, pooling] for by_case in results_of(world_size)]
-    keys = results[0]["keys"]
-    assert sorted(keys) == sorted(FEATURES)
     tables = {name: table.astype(np.float64) for name, table in initial_tables(pooling).items()}
     momenta = {name: np.zeros(table.shape) for name, table in tables.items()}
     cuts = {
@@ -233,9 +229,9 @@ def test_lookup_and_update_are_those_of_plain_tables(
     for index in range(NUM_STEPS):
         steps = [make_step(rank=rank, step=index) for rank in range(world_size)]
         for result, step in zip(results, steps, strict=True):
-            expected = torch_lookup(tables, step, keys=keys, pooling=pooling)
+            expected = torch_lookup(tables, step, pooling=pooling)
             torch.testing.assert_close(result["looked_up"][index], expected, rtol=1e-4, atol=1e-5)
-        naive_step(tables, momenta, steps, keys=keys, pooling=pooling, cuts=cuts)
+        naive_step(tables, momenta, steps, pooling=pooling, cuts=cuts)
     for name, table in tables.items():
         seen = np.zeros(table.shape, bool)
         for result in results:

@@ -13,7 +13,7 @@ from data_loaders.errors import InputError
 from embeddings.config import TableConfig
 from embeddings.plan_report import placements
 from embeddings.planner import is_table, plan_tables
-from embeddings.tables import build_tables
+from embeddings.tables import build_tables, module_name
 
 SIZES = {"user": (1_000_003, 32), "item": (1003, 16), "tiny": (2, 4), "wide": (50, 128)}
 
@@ -63,9 +63,10 @@ def test_every_table_is_placed_whole_and_as_asked(
     plan = plan_for(tables, world_size=world_size, device_type=device_type)
     assert not dist.is_initialized()
     [parameters] = plan.plan.values()
-    assert set(parameters) == set(SIZES)
+    assert set(parameters) == {module_name(name) for name in SIZES}
     allowed = {"table_wise", "row_wise"} if sharding == "auto" else {sharding}
-    for name, parameter in parameters.items():
+    for name, size in SIZES.items():
+        parameter = parameters[module_name(name)]
         assert parameter.sharding_type in allowed
         assert set(parameter.ranks) <= set(range(world_size))
         if parameter.sharding_spec is None:
@@ -74,9 +75,9 @@ def test_every_table_is_placed_whole_and_as_asked(
             continue
         shards = parameter.sharding_spec.shards
         cells = [math.prod(shard.shard_sizes) for shard in shards]
-        filled = [shard for shard, size in zip(shards, cells, strict=True) if size]
+        filled = [shard for shard, count in zip(shards, cells, strict=True) if count]
         corners = {tuple(shard.shard_offsets) for shard in filled}
-        assert sum(cells) == math.prod(SIZES[name])
+        assert sum(cells) == math.prod(size)
         assert len(corners) == len(filled)
         assert {str(shard.placement.device().type) for shard in shards} == {device_type}
 

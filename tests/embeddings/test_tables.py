@@ -13,7 +13,7 @@ from torch.distributed._shard.sharded_tensor import ShardedTensor
 
 from embeddings.config import TableConfig
 from embeddings.planner import plan_tables, shard_model
-from embeddings.tables import build_tables, initialise_tables
+from embeddings.tables import build_tables, initialise_tables, module_name
 from tests.helpers.ranks import run_ranks
 
 # the large table spans several runs of rows with a seed of their own; shards begin within one
@@ -29,15 +29,17 @@ class Tables(nn.Module):
 
 def whole_tables(*, seed: int) -> dict[str, Tensor]:
     weights = {
-        f"tables.embedding_bags.{name}.weight": torch.empty(size) for name, size in SIZES.items()
+        f"tables.embedding_bags.{module_name(name)}.weight": torch.empty(size)
+        for name, size in SIZES.items()
     }
     initialise_tables(weights, seed=seed, std=0.5)
-    return {key.split(".")[-2]: weight for key, weight in weights.items()}
+    return dict(zip(SIZES, weights.values(), strict=True))
 
 
 def pieces_that_differ(shardings: list[str]) -> dict[str, int]:
     """On every rank: the number of values that each sharding's shards hold, if all are right."""
-    expected, counts = whole_tables(seed=3), {}
+    expected = {module_name(name): whole for name, whole in whole_tables(seed=3).items()}
+    counts = {}
     for sharding in shardings:
         tables = {
             name: TableConfig.model_validate({"num_rows": rows, "dim": dim, "sharding": sharding})
@@ -116,4 +118,13 @@ def test_declared_tables_take_no_memory() -> None:
     )
     assert all(parameter.device.type == "meta" for parameter in declared.parameters())
     features = {config.name: config.feature_names for config in declared.embedding_bag_configs()}
-    assert features == {"huge": ["b", "c"], "other": ["a"]}
+    assert features == {module_name("huge"): ["b", "c"], module_name("other"): ["a"]}
+
+
+@pytest.mark.parametrize("name", ["items", "keys", "forward", "training", "weight", "a_b"])
+def test_a_table_may_have_any_name_that_a_recipe_may_give(name: str) -> None:
+    """Also one that PyTorch's modules use for something else."""
+    declared = build_tables(
+        {name: TableConfig(num_rows=10, dim=4)}, keys=[name], table_of_feature={name: name}
+    )
+    assert [parameter.shape for parameter in declared.parameters()] == [(10, 4)]
