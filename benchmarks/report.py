@@ -24,12 +24,12 @@ def print_lookup_report(report: dict[str, Any], console: Console) -> None:
     distinct = report["num_distinct_rows"]
     console.print(
         f"{settings['num_tables']} tables x {settings['num_rows']:,} rows x {settings['dim']}, "
-        f"batch {settings['batch_size']:,}, {settings['pooling_factor']} ids a bag, "
-        f"{settings['ids']}: {ids:,} ids a step on {distinct:,.0f} distinct rows",
+        f"batch {settings['batch_size']:,}, "
+        f"{settings['pooling_factor']} {settings['ids']} ids a bag\n{ids:,} ids a step, {distinct:,.0f} distinct rows",
         highlight=False,
     )
     console.print(
-        f"{environment['device']}, {environment['cpu_model']}, {environment['threads']} threads; "
+        f"{environment['device']}, {environment['cpu_model']}, threads: {environment['threads']}; "
         f"torch {environment['torch']}; medians of {settings['num_rounds']} rounds; "
         f"peak bandwidth {report['peak_bandwidth_gb_per_second']:.1f} GB/s",
         highlight=False,
