@@ -25,7 +25,8 @@ def print_lookup_report(report: dict[str, Any], console: Console) -> None:
     console.print(
         f"{settings['num_tables']} tables x {settings['num_rows']:,} rows x {settings['dim']}, "
         f"batch {settings['batch_size']:,}, "
-        f"{settings['pooling_factor']} {settings['ids']} ids a bag\n{ids:,} ids a step, {distinct:,.0f} distinct rows",
+        f"{settings['pooling_factor']} {settings['ids']} ids a bag\n"
+        f"{ids:,} ids a step, {distinct:,.0f} distinct rows",
         highlight=False,
     )
     console.print(
