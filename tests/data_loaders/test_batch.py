@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_loaders.batch import InteractionBatch, collate, id_feature_names
@@ -43,6 +43,7 @@ def naive_ids(rows: EncodedRows, *, feature: int, row: int) -> list[int]:
     return ragged.values_N[ragged.offsets_R[row] : ragged.offsets_R[row + 1]].tolist()
 
 
+@settings(deadline=None)
 @given(encoded_rows(), st.integers(0, 4))
 def test_collate_is_the_loop_over_rows(rows: EncodedRows, num_padding: int) -> None:
     """Feature-major ids of single and list features; padding has no ids, no label, no weight."""

@@ -26,7 +26,7 @@ from data_loaders.errors import SchemaError, StorageError
 from data_loaders.storage import locate
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=8).filter(any), st.integers(1, 50), st.integers(1, 50))
 def test_a_split_is_its_tables_in_files_of_even_size(
     sizes: list[int], rows_per_file: int, rows_per_row_group: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_loaders.hashing import hash_ids, mix64, shuffled
@@ -36,6 +36,7 @@ def test_mix64_keeps_its_golden_values() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, MASK), max_size=20))
 def test_mix64_is_splitmix64(values: list[int]) -> None:
     """Against the published algorithm in exact integers."""
@@ -63,6 +64,7 @@ def test_shuffled_keeps_its_golden_order() -> None:
     assert shuffled(10, key=(7, 3)).tolist() == [8, 5, 0, 4, 9, 6, 1, 2, 3, 7]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=12), max_size=30))
 def test_strings_hash_the_same_however_they_are_stored(names: list[str]) -> None:
     """Plain, large, and dictionary-encoded with an order and entries of its own."""
@@ -83,6 +85,7 @@ def test_an_integer_hashes_the_same_in_every_width(kind: pa.DataType) -> None:
     assert hash_ids(pa.array(ids, kind)).tolist() == hash_ids(pa.array(ids, pa.int64())).tolist()
 
 
+@settings(deadline=None)
 @given(st.integers(0, 300), st.lists(st.integers(-(2**63), MASK), max_size=3))
 def test_shuffled_is_a_permutation(num_items: int, key: list[int]) -> None:
     """Every item once, and the same for the same key."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_loaders.prefetch import prefetch
@@ -21,6 +21,7 @@ def threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name == "prefetch"}
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.integers()), st.integers(1, 5))
 def test_items_come_in_their_order(items: list[int | None], depth: int) -> None:
     """All of them, None and equal ones too."""

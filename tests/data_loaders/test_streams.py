@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_loaders.errors import InputError
@@ -54,6 +54,7 @@ def own_streams(plan: EpochPlan, *, rank: int, world_size: int) -> range:
     return range(rank, plan.num_streams, world_size)
 
 
+@settings(deadline=None)
 @given(cases())
 def test_every_row_of_an_epoch_is_read_exactly_once(case: Case) -> None:
     """At any number of streams, batch size, and sizes of row groups; `num_steps` is the end."""
@@ -68,6 +69,7 @@ def test_every_row_of_an_epoch_is_read_exactly_once(case: Case) -> None:
     assert rows(plan, streams=everything, first_step=plan.num_steps, num_steps=5) == []
 
 
+@settings(deadline=None)
 @given(cases())
 def test_a_step_is_the_same_set_of_rows_at_every_world_size(case: Case) -> None:
     """So a run may stop at 8 ranks and go on at 4."""
@@ -87,6 +89,7 @@ def test_a_step_is_the_same_set_of_rows_at_every_world_size(case: Case) -> None:
             assert sorted(found) == expected
 
 
+@settings(deadline=None)
 @given(cases())
 def test_every_step_but_the_last_is_a_full_batch(case: Case) -> None:
     """Over all ranks together; the last has what is left, at least one example."""
@@ -98,6 +101,7 @@ def test_every_step_but_the_last_is_a_full_batch(case: Case) -> None:
     assert sizes == [plan.batch_size] * full + [rest] * (rest > 0) + [0, 0]
 
 
+@settings(deadline=None)
 @given(cases())
 def test_num_examples_and_padded_size_count_the_pieces(case: Case) -> None:
     """A rank's number of examples is that of its rows; the padded size is the largest of them."""
@@ -121,6 +125,7 @@ def test_num_examples_and_padded_size_count_the_pieces(case: Case) -> None:
             assert plan.padded_size(world_size=world_size, step=step) == max(counts)
 
 
+@settings(deadline=None)
 @given(cases(), st.lists(st.integers(0, 60), max_size=4))
 def test_a_stream_reads_the_same_however_its_steps_are_split(case: Case, splits: list[int]) -> None:
     """Resuming at any step goes on where an uninterrupted run would be."""
@@ -137,6 +142,7 @@ def test_a_stream_reads_the_same_however_its_steps_are_split(case: Case, splits:
         assert parts == whole
 
 
+@settings(deadline=None)
 @given(cases())
 def test_pieces_are_not_empty_and_lie_in_their_row_group(case: Case) -> None:
     """Nothing is opened for no rows."""
@@ -146,6 +152,7 @@ def test_pieces_are_not_empty_and_lie_in_their_row_group(case: Case) -> None:
             assert 0 <= piece.start < piece.stop <= plan.num_rows_G[piece.group]
 
 
+@settings(deadline=None)
 @given(cases())
 def test_without_a_seed_one_stream_reads_the_log_in_its_own_order(case: Case) -> None:
     """Row group by row group, row by row."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_loaders.config import DataConfig, IdFeature, IdListFeature, RegressionTask
@@ -161,6 +161,7 @@ def assert_rows(encoded: EncodedRows, expected: list[dict[str, Any]]) -> None:
         assert len(ragged.offsets_R) == len(expected) + 1
 
 
+@settings(deadline=None)
 @given(tables())
 def test_encode_is_the_row_by_row_loop(table: pa.Table) -> None:
     """Over nulls, slices, chunks, empty tables, and all types that a column may have."""
@@ -168,6 +169,7 @@ def test_encode_is_the_row_by_row_loop(table: pa.Table) -> None:
     assert_rows(encode(table, config=DATA, num_rows=NUM_ROWS), expected)
 
 
+@settings(deadline=None)
 @given(tables(), tables(), st.randoms(use_true_random=False))
 def test_taking_and_joining_rows_is_that_of_lists(
     first: pa.Table, second: pa.Table, random: Any

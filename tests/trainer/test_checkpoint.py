@@ -88,42 +88,44 @@ def train_and_save(recipe: Recipe, run: str) -> None:
 
 
 def restore_and_save(recipe: Recipe, run: str) -> None:
-    """Writes step 2 with what was read from step 1."""
+    """Writes the next step with what was read from the newest."""
     checkpoints = Checkpoints(locate(run), keep=5)
     newest = checkpoints.newest()
     assert newest is not None
     model, optimizer = build(recipe)
     restore(newest[0], model=model, optimizer=optimizer)
-    checkpoints.save(model=model, optimizer=optimizer, manifest=manifest(recipe, step=2))
+    step = newest[1].step + 1
+    checkpoints.save(model=model, optimizer=optimizer, manifest=manifest(recipe, step=step))
 
 
 @pytest.mark.parametrize(
-    ("before", "after"),
+    "chain",
     [
-        ((2, "table_wise"), (1, "table_wise")),
-        ((2, "row_wise"), (1, "table_wise")),
-        ((1, "table_wise"), (2, "row_wise")),
-        ((2, "row_wise"), (3, "row_wise")),
-        ((2, "auto"), (1, "auto")),
-        ((2, "column_wise"), (2, "column_wise")),
-        ((1, "data_parallel"), (2, "data_parallel")),
+        [(2, "table_wise"), (1, "table_wise"), (2, "row_wise"), (3, "row_wise"), (1, "auto")],
+        [(2, "column_wise"), (2, "column_wise")],
+        [(1, "data_parallel"), (2, "data_parallel")],
     ],
+    ids=["table and row", "column", "replicated"],
 )
 def test_a_checkpoint_restores_bit_by_bit_onto_other_ranks_and_cuts(
-    tmp_path: Path, before: tuple[int, str], after: tuple[int, str]
+    tmp_path: Path, chain: list[tuple[int, str]]
 ) -> None:
     """Weights, row-wise momenta and AdamW's states: what is saved anew is what was read."""
     log, run = write_toy_log(tmp_path / "log"), str(tmp_path / "run")
-    for function, (world_size, sharding) in ((train_and_save, before), (restore_and_save, after)):
-        recipe = make_recipe(log, sharding=sharding)
-        arguments = {"recipe": recipe, "run": run}
+    function = train_and_save
+    for world_size, sharding in chain:
+        arguments = {"recipe": make_recipe(log, sharding=sharding), "run": run}
         run_ranks(function, world_size=world_size, arguments=arguments)
-    (first, _), (second, _) = Checkpoints(locate(run), keep=5).complete()
-    saved = read_tensors(first)
+        function = restore_and_save
+    complete = Checkpoints(locate(run), keep=5).complete()
+    assert len(complete) == len(chain)
+    saved = read_tensors(complete[0][0])
     assert any("exp_avg_sq" in key for key in saved)
-    assert any("momentum" in key or key.endswith("/sum") for key in saved)
-    assert all(tensor.any() for key, tensor in saved.items() if key.endswith("momentum1"))
-    assert_equal(read_tensors(second), saved)
+    momenta = [tensor for key, tensor in saved.items() if key.endswith(("momentum1", "sum"))]
+    assert len(momenta) >= 4
+    assert all(tensor.any() for tensor in momenta)
+    for location, _ in complete[1:]:
+        assert_equal(read_tensors(location), saved)
 
 
 def refusal_to_restore(recipe: Recipe, run: str) -> str:
