@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -52,9 +53,9 @@ def write_report(report: dict[str, Any], path: Path) -> None:
 
 
 def _mode_table(report: dict[str, Any], *, mode: str, title: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("")
-    columns = ("median ms", "p10 - p90", "M ids/s", "MB/step", "GB/s", "of peak", "ours / its")
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.add_column("variant", no_wrap=True)
+    columns = ("median ms", "p10 - p90", "M ids/s", "GB/s", "of peak", "ours / its")
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for row in report["results"]:
@@ -64,10 +65,9 @@ def _mode_table(report: dict[str, Any], *, mode: str, title: str) -> Table:
         table.add_row(
             VARIANTS[row["variant"]],
             f"{row['median_ms']:.2f}",
-            f"{row['p10_ms']:.2f} - {row['p90_ms']:.2f}",
+            f"{row['p10_ms']:.1f} - {row['p90_ms']:.1f}",
             f"{row['lookups_per_second'] / 1e6:.2f}",
-            f"{row['bytes_per_step'] / 1e6:.1f}",
-            f"{row['gb_per_second']:.2f}",
+            f"{row['gb_per_second']:.1f}",
             f"{row['fraction_of_peak']:.1%}",
             f"{ratio:.2f} x" if ratio else "",
             style="bold" if row["variant"] == "lookup" else None,

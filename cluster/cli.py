@@ -6,7 +6,7 @@ import dataclasses
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -204,6 +204,52 @@ def generate(
             scenario, out=out, examples=examples, seed=seed, on_progress=on_progress
         )
     _print_dataset(info, out=out, recipe=scenario)
+
+
+@bench.command(
+    epilog="Example: `polytower bench lookup --rows 100000 --threads 1 --out lookup.json`"
+)
+def lookup(
+    tables: Annotated[int, typer.Option(min=1, help="embedding tables")] = 8,
+    rows: Annotated[int, typer.Option(min=2, help="of each table")] = 1_000_000,
+    dim: Annotated[int, typer.Option(min=4, help="width of a row")] = 64,
+    pooling_factor: Annotated[int, typer.Option(min=1, help="ids of each bag")] = 10,
+    batch_size: Annotated[int, typer.Option(min=1, help="bags of each table")] = 4096,
+    ids: Annotated[Literal["zipf", "uniform"], typer.Option(help="how ids are drawn")] = "zipf",
+    repeats: Annotated[int, typer.Option(min=1, help="interleaved rounds")] = 40,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="a GPU if there is one, by default")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="of PyTorch; all cores")] = None,
+    out: Annotated[Path | None, typer.Option(help="write everything measured as JSON")] = None,
+) -> None:
+    """Embedding lookups: this project beside raw FBGEMM and torch.nn.EmbeddingBag, in one run."""
+    from trainer.runtime import prepare_environment, quiet_libraries
+
+    prepare_environment()
+    quiet_libraries()
+    from benchmarks.embedding_lookup import LookupSettings, run_lookup_benchmark
+    from benchmarks.report import print_lookup_report, write_report
+    from cluster.display import console, phases_progress
+
+    settings = LookupSettings(
+        num_tables=tables,
+        num_rows=rows,
+        dim=dim,
+        pooling_factor=pooling_factor,
+        batch_size=batch_size,
+        ids=ids,
+        num_rounds=repeats,
+        seed=seed,
+        device=device,
+        num_threads=threads,
+    )
+    with phases_progress() as on_progress:
+        report = run_lookup_benchmark(settings, on_progress=on_progress)
+    print_lookup_report(report, console)
+    if out is not None:
+        write_report(report, out)
 
 
 def _resolve(recipe: str, overrides: list[str]) -> Recipe:

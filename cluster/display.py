@@ -78,6 +78,18 @@ def counting_progress(description: str, *, total: int | None) -> Iterator[Callab
         yield lambda done: bar.update(task, completed=done)
 
 
+@contextlib.contextmanager
+def phases_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Shows phases one after another; yields the function to tell it (phase, done, total)."""
+    with _bar() as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(phase: str, done: int, total: int) -> None:
+            bar.update(task, description=phase, completed=done, total=total)
+
+        yield show
+
+
 def print_tasks(tasks: dict[str, dict[str, Any]], *, title: str) -> None:
     """Each task's metrics, beside the best that is possible where that is known."""
     binary = {name: result for name, result in tasks.items() if "auc" in result}

@@ -1,1 +1,1 @@
-"""Rows to batches: streams sharded Parquet interaction logs from any URI into `InteractionBatch`."""
+"""Rows to batches: streams sharded Parquet logs from any URI into `InteractionBatch`."""

@@ -24,7 +24,7 @@ class InteractionBatch(Pipelineable):
     """The same number of rows on every rank; where the log ends, rows are filled up with padding.
 
     The cursor rides in the batch because pipelines run ahead of training: what a checkpoint stores
-        is the cursor of the last batch trained.
+    is the cursor of the last batch trained.
 
     Attributes:
         ids: table rows of all id features, feature-major; padding has no ids.

@@ -153,7 +153,7 @@ def _expected_feature_type(feature: IdFeature | IdListFeature | DenseFeature) ->
     if isinstance(feature, IdFeature):
         return what, is_id
     return (
-        f"a list of {what.split(' ', 1)[1]}",
+        "a list of integers" if feature.encoding == "direct" else "a list of integers or strings",
         lambda found: _is_list(found) and is_id(found.value_type),
     )
 

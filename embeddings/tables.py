@@ -66,35 +66,36 @@ def initialise_tables(
         std: standard deviation.
     """
     for index, (_, parameter) in enumerate(sorted(parameters.items())):
+        table_size = (parameter.size(0), parameter.size(1))
+        blocks = [(parameter, [0, 0])]
         if isinstance(parameter, ShardedTensor):
-            dim = parameter.size(1)
-            for shard in parameter.local_shards():
-                _fill(
-                    shard.tensor,
-                    offsets=shard.metadata.shard_offsets,
-                    dim=dim,
-                    seed=(seed, index),
-                    std=std,
-                )
-        else:
-            _fill(parameter, offsets=[0, 0], dim=parameter.size(1), seed=(seed, index), std=std)
+            blocks = [
+                (shard.tensor, shard.metadata.shard_offsets) for shard in parameter.local_shards()
+            ]
+        for block, offsets in blocks:
+            _fill(block, offsets=offsets, table_size=table_size, seed=(seed, index), std=std)
 
 
 def _fill(
-    block: Tensor, *, offsets: Sequence[int], dim: int, seed: tuple[int, int], std: float
+    block: Tensor,
+    *,
+    offsets: Sequence[int],
+    table_size: tuple[int, int],
+    seed: tuple[int, int],
+    std: float,
 ) -> None:
-    """Fills rows and columns from `offsets` of a table; each run of rows has a seed of its own."""
-    first_row, first_column = offsets
+    """Fills rows and columns from `offsets` of a table; each run of rows has a seed of its own.
+
+    A run is always drawn whole: the first values of `torch.randn` depend on how many it draws.
+    """
+    (num_rows, dim), (first_row, first_column) = table_size, offsets
     end_row, end_column = first_row + block.size(0), first_column + block.size(1)
     generator = torch.Generator(device=block.device)
     for chunk in range(first_row // _ROWS_PER_SEED, -(-end_row // _ROWS_PER_SEED)):
-        generator.manual_seed((seed[0] * 1_000_003 + seed[1]) * 1_000_003 + chunk)
-        start, stop = (
-            max(first_row, chunk * _ROWS_PER_SEED),
-            min(end_row, (chunk + 1) * _ROWS_PER_SEED),
-        )
-        num_drawn = stop - chunk * _ROWS_PER_SEED
+        generator.manual_seed(((seed[0] * 1_000_003 + seed[1]) * 1_000_003 + chunk) % 2**63)
+        base = chunk * _ROWS_PER_SEED
+        num_drawn = min(_ROWS_PER_SEED, num_rows - base)
         values = torch.randn(num_drawn, dim, generator=generator, device=block.device) * std
-        block[start - first_row : stop - first_row] = values[
-            -(stop - start) :, first_column:end_column
-        ]
+        start, stop = max(first_row, base), min(end_row, base + num_drawn)
+        kept = values[start - base : stop - base, first_column:end_column]
+        block[start - first_row : stop - first_row] = kept

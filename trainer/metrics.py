@@ -1,10 +1,9 @@
 """Metrics of each task, accumulated in bounded memory and summed over ranks.
 
 A binary task's scores go into a histogram over logits, from which AUC, accuracy, precision, recall
-and F1 follow; so the state is
-a tensor of fixed size however long the log is, and ranks add theirs up. Scores in one bin count as
-    tied: with 2^15 bins over logits of -16 to 16 the AUC differs from the exact one by less than
-    1e-4 (tests/trainer/test_metrics.py).
+and F1 follow; so the state is a tensor of fixed size however long the log is, and ranks add theirs
+up. Scores in one bin count as tied: with 2^15 bins over logits of -16 to 16 the AUC differs from
+the exact one by less than 1e-4 (tests/trainer/test_metrics.py).
 
 Shape legend: B examples on this rank, T tasks, K bins.
 """

@@ -27,8 +27,10 @@ from trainer.run_folder import read_summary
 NUM_STEPS = 240
 
 
-def recipe_of(log: Path, *, run: Path, **sections: Any) -> Recipe:
-    tree = toy_recipe(log, run={"num_steps": NUM_STEPS, "uri": str(run)}, **sections)
+def recipe_of(log: Path, *, run: Path) -> Recipe:
+    keys = {"num_steps": NUM_STEPS, "eval_interval_steps": 80, "log_interval_steps": 20}
+    sections = {"checkpoint": {"interval_steps": 20}}
+    tree = toy_recipe(log, run={**keys, "uri": str(run)}, **sections)
     return build_recipe(tree, overrides=[], source="toy")
 
 
@@ -73,20 +75,24 @@ def test_a_killed_rank_goes_on_to_the_same_result(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Ranks start again from the newest checkpoint; nothing but one line of ours says so."""
-    killed: list[int] = []
-    first_step_after: list[int] = []
+    pids: list[int] = []
+    steps_after: list[int] = []
 
     def kill_once(progress: Progress) -> None:
-        if killed:
-            first_step_after.append(progress.step)
-        elif progress.phase == "train" and progress.step > 60:
+        if not pids:
             filters = [("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
-            killed.append(list_actors(head.dashboard, filters=filters, detail=True)[-1].pid)
-            os.kill(killed[0], signal.SIGKILL)
+            workers = list_actors(head.dashboard, filters=filters, detail=True)
+            pids.append(workers[-1].pid)
+        elif len(pids) == 1 and progress.step > 20:
+            os.kill(pids[0], signal.SIGKILL)
+            pids.append(0)
+        elif len(pids) == 2 and progress.phase == "train":
+            steps_after.append(progress.step)
 
-    recipe = recipe_of(log, run=tmp_path / "run", checkpoint={"interval_steps": 30})
+    recipe = recipe_of(log, run=tmp_path / "run")
     launch(recipe, num_workers=2, address=head.address, listener=kill_once)
-    assert killed
+    assert steps_after, "no rank was killed in time"
+    assert steps_after[-1] > 20
     assert results_of(tmp_path / "run") == uninterrupted["results"]
     output = capfd.readouterr()
     assert output.out == ""
