@@ -38,7 +38,7 @@ Overrides = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="ranks; one per local GPU by default, or one on a CPU machine"),
+    typer.Option(min=1, help="ranks; one per GPU by default, or one where there is none"),
 ]
 
 EXIT_LEARNING_FAILED = 1
@@ -88,16 +88,15 @@ def train(
     resolved = _resolve(recipe, overrides or [])
     if resolved.data.root is not None or not dry_run:
         _check_log(resolved)
-    num_workers = workers or _default_workers()
-    check_world_size(num_streams=resolved.data.num_streams, world_size=num_workers)
+    check_world_size(num_streams=resolved.data.num_streams, world_size=workers or 1)
     if dry_run:
-        _print_dry_run(resolved, num_workers=num_workers)
+        _print_dry_run(resolved, num_workers=workers)
         return
     from cluster.launch import LaunchError, launch
 
     try:
         with training_progress() as listener:
-            launch(resolved, num_workers=num_workers, address=address, listener=listener)
+            launch(resolved, num_workers=workers, address=address, listener=listener)
     except LaunchError as error:
         from cluster.display import print_error
 
@@ -146,11 +145,16 @@ def submit(
     """Train a recipe as a Ray job on a cluster, follow its log, and exit with its status."""
     from cluster.display import console
     from cluster.submit import submit as submit_job
-    from trainer.config import load_recipe, shipped_recipes
+    from trainer.config import RecipeError, load_recipe, shipped_recipes
 
-    load_recipe(
-        recipe, overrides=overrides or []
-    )  # what is wrong with it is said here, not on the cluster
+    # what is wrong with the recipe is said here, not on the cluster
+    resolved = load_recipe(recipe, overrides=overrides or [])
+    for key, uri in (("data.root", resolved.data.root), ("run.uri", resolved.run.uri)):
+        if uri is None or not ("://" in uri or uri.startswith("/")):
+            raise RecipeError(
+                f"{key}: expected a URI or an absolute path that every node reaches, "
+                f"found {uri}; a job's working folder goes when it ends"
+            )
     is_file = recipe not in shipped_recipes() and "://" not in recipe
     status = submit_job(
         [recipe, *(overrides or [])],
@@ -269,12 +273,6 @@ def _resolve(recipe: str, overrides: list[str]) -> Recipe:
     return load_recipe(recipe, overrides=[*overrides, *more])
 
 
-def _default_workers() -> int:
-    import torch
-
-    return max(1, torch.cuda.device_count())
-
-
 def _check_log(recipe: Recipe) -> None:
     """Every split's schema, before anything is started."""
     from data_loaders.dataset import SPLITS
@@ -285,7 +283,7 @@ def _check_log(recipe: Recipe) -> None:
             list_row_groups(recipe.data, split=split)
 
 
-def _print_dry_run(recipe: Recipe, *, num_workers: int) -> None:
+def _print_dry_run(recipe: Recipe, *, num_workers: int | None) -> None:
     import torch
 
     from cluster.display import console, print_plan
@@ -296,6 +294,7 @@ def _print_dry_run(recipe: Recipe, *, num_workers: int) -> None:
 
     quiet_libraries()
     device_type = "cuda" if torch.cuda.is_available() else "cpu"
+    num_workers = num_workers or max(1, torch.cuda.device_count())
     plan = plan_model(
         recipe,
         build_model(recipe),

@@ -70,7 +70,7 @@ __all__ = ["LaunchError", "launch"]
 def launch(
     recipe: Recipe,
     *,
-    num_workers: int,
+    num_workers: int | None,
     address: str | None,
     use_gpu: bool | None = None,
     max_failures: int = 3,
@@ -80,7 +80,8 @@ def launch(
 
     Args:
         recipe: with `run.uri` and `data.root` set to what every node can reach.
-        num_workers: ranks; each takes a GPU, or a CPU where the cluster has no GPU.
+        num_workers: ranks; each takes a GPU, or a CPU where the cluster has no GPU. None means
+            "all GPUs", or one rank without any.
         address: of a running cluster, `auto` or HOST:PORT; None starts one that ends with the run.
         use_gpu: None means "if the cluster has any".
         max_failures: how often failed ranks are started again.
@@ -95,7 +96,7 @@ def launch(
     with _settings(INIT_SETTINGS if is_local else {}), tempfile.TemporaryDirectory() as scratch:
         try:
             log_folder = _connect(address)
-            use_gpu, cpus_per_worker = _share(
+            num_workers, use_gpu, cpus_per_worker = _share(
                 num_workers=num_workers, use_gpu=use_gpu, is_local=is_local
             )
             supervisor = _start_supervisor(TRAIN_SETTINGS | (LOCAL_SETTINGS if is_local else {}))
@@ -164,8 +165,10 @@ def _connect(address: str | None) -> str:
     return f"{context.address_info['session_dir']}/logs"
 
 
-def _share(*, num_workers: int, use_gpu: bool | None, is_local: bool) -> tuple[bool, int]:
-    """What each rank takes of the cluster: whether a GPU, and how many CPUs.
+def _share(
+    *, num_workers: int | None, use_gpu: bool | None, is_local: bool
+) -> tuple[int, bool, int]:
+    """How many ranks, and what each takes of the cluster: whether a GPU, and how many CPUs.
 
     Raises:
         InputError: the cluster will never have that much.
@@ -175,6 +178,7 @@ def _share(*, num_workers: int, use_gpu: bool | None, is_local: bool) -> tuple[b
     if use_gpu is None:
         use_gpu = num_gpus > 0
     kind, found = ("GPU", min(num_gpus, num_cpus)) if use_gpu else ("CPU", num_cpus)
+    num_workers = num_workers or (max(1, found) if use_gpu else 1)
     if num_workers > found:
         remedy = f"pass --workers {found} or fewer" if found else "run where there are some"
         raise InputError(
@@ -182,7 +186,7 @@ def _share(*, num_workers: int, use_gpu: bool | None, is_local: bool) -> tuple[b
             f"{num_gpus} GPUs and {num_cpus} CPUs in the Ray cluster; {remedy}"
         )
     # Ray sets OMP_NUM_THREADS to a rank's CPUs; on nodes that others use too, a rank takes one
-    return use_gpu, num_cpus // num_workers if is_local else 1
+    return num_workers, use_gpu, num_cpus // num_workers if is_local else 1
 
 
 def _capacity() -> Mapping[str, float]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # What is set here must be set before the libraries load. Tables in huge pages make the CPU lookup a
 # third faster (docs/log.md); PyTorch asks for them only if told to.
-# pyarrow 26 sends chunked trailing checksums, which many S3-compatible stores refuse or store inside
+# pyarrow 26 sends chunked trailing checksums, which many S3-compatible stores refuse, or store with
 # the object.
 ENVIRONMENT = {
     "THP_MEM_ALLOC_ENABLE": "1",

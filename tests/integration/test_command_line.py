@@ -163,8 +163,14 @@ def test_data_sets_are_never_overwritten(log: Path) -> None:
 
 def test_submitting_to_nowhere_is_refused(log: Path) -> None:
     """An address without a cluster is one line."""
-    line = refusal("submit", "toy.yaml", "--address", "http://127.0.0.1:9", cwd=log)
-    assert "http://127.0.0.1:9" in line
+    job = ["submit", "toy.yaml", "run.uri=/shared/run", "--address", "http://127.0.0.1:9"]
+    assert "http://127.0.0.1:9" in refusal(*job, cwd=log)
+
+
+def test_a_job_that_would_write_into_its_working_folder_is_refused(log: Path) -> None:
+    """Before anything is sent: the folder goes when the job ends."""
+    line = refusal("submit", "toy.yaml", "run.uri=run", "--address", "http://head:8265", cwd=log)
+    assert "run.uri: expected a URI or an absolute path" in line
 
 
 @pytest.mark.ray
@@ -173,7 +179,7 @@ def test_the_main_job_runs_from_log_to_evaluated_checkpoint(tmp_path: Path) -> N
     """generate, train on 2 ranks, evaluate: the files that scripts rely on, the same numbers."""
     made = polytower("generate", "ecommerce", "--out", "log", "--examples", "8000", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
-    overrides = ["data.root=log", "run.uri=run", "run.num_epochs=1", "run.max_auc_gap=0.5"]
+    overrides = ["data.root=log", "run.uri=run", "run.num_epochs=1", "run.max_auc_gap=null"]
     done = polytower("train", "ecommerce", *overrides, "--workers", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "best possible" in done.stdout
@@ -228,7 +234,12 @@ def test_the_main_job_runs_on_object_storage(tmp_path: Path, s3_root: str) -> No
     log, run = f"{s3_root}/log", f"{s3_root}/run"
     made = polytower("generate", "ecommerce", "--out", log, "--examples", "4000", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
-    overrides = [f"data.root={log}", f"run.uri={run}", "run.max_auc_gap=0.5", "data.batch_size=512"]
+    overrides = [
+        f"data.root={log}",
+        f"run.uri={run}",
+        "run.max_auc_gap=null",
+        "data.batch_size=512",
+    ]
     for steps in ("3", "5"):  # the second call takes up the first one's checkpoint
         done = polytower(
             "train",
