@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,6 +22,7 @@ from rich.progress import (
     Progress as ProgressBar,
 )
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from trainer.progress import Progress
@@ -42,8 +44,9 @@ def print_error(message: str) -> None:
 def training_progress() -> Iterator[Callable[[Progress], None]]:
     """Shows a run's progress; yields the listener to tell it to."""
     if console.is_terminal:
-        with _bar(TextColumn("{task.fields[note]}")) as bar:
-            task = bar.add_task("starting ranks", total=None, note="")
+        bar, note = _bar(), Text(style="dim")
+        with Live(Group(bar, note), console=console):
+            task = bar.add_task("starting ranks", total=None)
 
             def show(progress: Progress) -> None:
                 bar.update(
@@ -51,8 +54,8 @@ def training_progress() -> Iterator[Callable[[Progress], None]]:
                     description="training" if progress.phase == "train" else "evaluating",
                     completed=progress.step,
                     total=progress.num_steps,
-                    note=_note(progress),
                 )
+                note.plain = f"  {_note(progress)}"
 
             yield show
     else:
@@ -158,7 +161,7 @@ def print_summary(summary: dict[str, Any], *, run_uri: str) -> None:
         console.print(f"[bold]{name:<11}[/]{_plain(str(value))}", soft_wrap=True)
 
 
-def _bar(*more: Any) -> ProgressBar:
+def _bar() -> ProgressBar:
     return ProgressBar(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -166,14 +169,15 @@ def _bar(*more: Any) -> ProgressBar:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(compact=True),
-        *more,
         console=console,
     )
 
 
 def _note(progress: Progress) -> str:
-    losses = " ".join(f"{name} {loss:.3f}" for name, loss in progress.losses.items())
-    return f"{progress.examples_per_second:,.0f} examples/s  {losses}"
+    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in progress.losses.items())
+    return f"{progress.examples_per_second:,.0f} examples/s" + (
+        f"; loss {losses}" if losses else ""
+    )
 
 
 def _table(title: str, columns: list[str]) -> Table:
