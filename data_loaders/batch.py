@@ -40,6 +40,13 @@ class InteractionBatch(Pipelineable):
     weights_B: Tensor
     cursor: Cursor
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all tensors."""
+        ids = (self.ids.values(), self.ids.lengths())
+        tensors = (*ids, self.dense_BD, self.labels_BT, self.weights_B)
+        return sum(tensor.nbytes for tensor in tensors)
+
     def to(self, device: torch.device, non_blocking: bool = False) -> InteractionBatch:
         def moved(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=non_blocking)

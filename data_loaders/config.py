@@ -87,6 +87,8 @@ class DataConfig(Section):
     num_streams: int = Field(
         64, ge=1, description="virtual streams of the log; the number of ranks must divide it"
     )
-    prefetch_batches: int = Field(8, ge=1, description="batches read ahead of training, per rank")
+    prefetch_bytes: int = Field(
+        128 * 2**20, ge=1, description="of batches read ahead of training, per rank"
+    )
     features: dict[Name, Feature] = Field(min_length=1)
     tasks: dict[Name, Task] = Field(min_length=1)

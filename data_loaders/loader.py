@@ -13,7 +13,7 @@ from data_loaders.config import DataConfig
 from data_loaders.dataset import Split, open_parquet
 from data_loaders.errors import SchemaError, StorageError
 from data_loaders.hashing import shuffled
-from data_loaders.prefetch import prefetch
+from data_loaders.prefetch import Prefetch
 from data_loaders.row_groups import list_row_groups, read_columns
 from data_loaders.storage import first_line
 from data_loaders.streams import Cursor, EpochPlan, Piece, check_world_size
@@ -77,15 +77,17 @@ class InteractionLoader:
             epoch=epoch,
         )
 
-    def batches(self, *, start: Cursor, num_steps: int) -> Iterator[InteractionBatch]:
+    def batches(self, *, start: Cursor, num_steps: int) -> Prefetch[InteractionBatch]:
         """This rank's part of `num_steps` steps from `start`, read ahead by a thread.
 
         Raises:
             StorageError: a file cannot be read (named).
             SchemaError: a value is impossible (file and column named).
         """
-        return prefetch(
-            self._batches(start=start, num_steps=num_steps), depth=self._config.prefetch_batches
+        return Prefetch(
+            self._batches(start=start, num_steps=num_steps),
+            max_bytes=self._config.prefetch_bytes,
+            num_bytes=lambda batch: batch.num_bytes,
         )
 
     def _batches(self, *, start: Cursor, num_steps: int) -> Iterator[InteractionBatch]:

@@ -2,49 +2,91 @@
 
 from __future__ import annotations
 
-import queue
+import collections
 import threading
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-_END = object()
 
+class Prefetch(Iterator[Item]):
+    """Yields the same items, made ahead by a thread that starts at once.
 
-def prefetch(items: Iterator[Item], *, depth: int) -> Iterator[Item]:
-    """Yields the same items, made by a thread up to `depth` items ahead.
+    An exception of `items` is raised at its place.
 
-    An exception of `items` is raised at its place. Closing the generator ends the thread.
+    Args:
+        items: what to iterate over; only the thread touches it.
+        max_bytes: the thread pauses while as much or more is waiting to be taken.
+        num_bytes: size of an item.
     """
-    made: queue.Queue[object] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
 
-    def put(item: object) -> bool:
-        while not stopped.is_set():
-            try:
-                made.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
+    def __init__(
+        self, items: Iterator[Item], *, max_bytes: int, num_bytes: Callable[[Item], int]
+    ) -> None:
+        self._waiting: _Waiting[Item] = _Waiting(max_bytes=max_bytes, num_bytes=num_bytes)
+        # the thread knows the queue and not this object, so that dropping it ends the thread
+        self._thread = threading.Thread(
+            target=self._waiting.fill, args=(items,), name="prefetch", daemon=True
+        )
+        self._thread.start()
 
-    def make() -> None:
+    def __next__(self) -> Item:
+        return self._waiting.take()
+
+    def close(self) -> None:
+        """Ends the thread; what it made is dropped."""
+        self._waiting.stop()
+        self._thread.join()
+
+    def __del__(self) -> None:
+        self._waiting.stop()
+
+
+class _Waiting(Generic[Item]):
+    """Items between the thread that makes them and the one that takes them."""
+
+    def __init__(self, *, max_bytes: int, num_bytes: Callable[[Item], int]) -> None:
+        self._max_bytes = max_bytes
+        self._num_bytes = num_bytes
+        self._items: collections.deque[Item] = collections.deque()
+        self._bytes = 0
+        self._end: BaseException | None = None
+        self._is_stopped = False
+        self._changed = threading.Condition()
+
+    def fill(self, items: Iterator[Item]) -> None:
+        end: BaseException = StopIteration()
         try:
             for item in items:
-                if not put(item):
-                    return
-            put(_END)
-        except BaseException as error:
-            put(error)
+                with self._changed:
+                    self._changed.wait_for(self._has_room)
+                    if self._is_stopped:
+                        return
+                    self._items.append(item)
+                    self._bytes += self._num_bytes(item)
+                    self._changed.notify_all()
+        except BaseException as error:  # raised in the consumer's thread
+            end = error
+        with self._changed:
+            self._end = end
+            self._changed.notify_all()
 
-    thread = threading.Thread(target=make, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        while (item := made.get()) is not _END:
-            if isinstance(item, BaseException):
-                raise item
-            yield item  # type: ignore[misc]
-    finally:
-        stopped.set()
-        thread.join()
+    def take(self) -> Item:
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._end or self._is_stopped)
+            if self._items:
+                item = self._items.popleft()
+                self._bytes -= self._num_bytes(item)
+                self._changed.notify_all()
+                return item
+            raise self._end or StopIteration
+
+    def stop(self) -> None:
+        with self._changed:
+            self._is_stopped = True
+            self._items.clear()
+            self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        return self._is_stopped or self._bytes < self._max_bytes

@@ -18,7 +18,6 @@ import torch
 import torch.distributed as dist
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
-from data_loaders.batch import InteractionBatch
 from data_loaders.errors import InputError
 from data_loaders.loader import InteractionLoader
 from data_loaders.row_groups import has_split
@@ -91,39 +90,39 @@ class _Training:
         epochs = recipe.run.num_epochs
         self.num_steps = recipe.run.num_steps or (epochs or 0) * self.loader.steps_per_epoch
         self.has_valid = has_split(recipe.data, split="valid")
-        self.model, self.plan = build_sharded_model(recipe, runtime=runtime)
-        self.optimizer = build_optimizer(self.model, config=recipe.optimizer)
         location = locate(recipe.run.uri)
         # checkpoints move CPU tensors, whatever the model's collectives run on
-        group = dist.new_group(backend="gloo")
-        self.checkpoints = Checkpoints(location, keep=recipe.checkpoint.keep, group=group)
-        self.group = group
-        self.state = self._resume()
-        self.folder = RunFolder(location, is_writer=runtime.rank == 0, resumed_step=self.state.step)
+        self.group = dist.new_group(backend="gloo")
+        self.checkpoints = Checkpoints(location, keep=recipe.checkpoint.keep, group=self.group)
+        self.checkpoint, self.state = self._newest_checkpoint()
         self.seconds_before = self.state.seconds  # of the attempts before this one
-        self.metrics = TaskMetrics(recipe.data.tasks, device=self.device)
+        self.folder = RunFolder(location, is_writer=runtime.rank == 0, resumed_step=self.state.step)
         self.data_wait = Stopwatch()
+        # reading starts here, while the model is built
+        self.batches = self.data_wait.timed(
+            self.loader.batches(start=self.state.cursor, num_steps=self.num_steps - self.state.step)
+        )
+        self.model, self.plan = build_sharded_model(recipe, runtime=runtime)
+        self.optimizer = build_optimizer(self.model, config=recipe.optimizer)
+        if self.checkpoint is not None:
+            restore(self.checkpoint, model=self.model, optimizer=self.optimizer, group=self.group)
+        self.metrics = TaskMetrics(recipe.data.tasks, device=self.device)
         self._told_at = 0.0
 
     def run(self) -> None:
         self.folder.write_recipe(dump_recipe(self.recipe))
-        checkpoint = self._train_steps()
-        self._finish(checkpoint)
+        self._train_steps()
+        self._finish()
 
-    def _train_steps(self) -> Location | None:
-        """All steps that are left; returns the newest checkpoint."""
+    def _train_steps(self) -> None:
+        """All steps that are left."""
         pipeline = TrainPipelineSparseDist(self.model, self.optimizer, self.device)
-        batches = self.data_wait.timed(
-            self.loader.batches(start=self.state.cursor, num_steps=self.num_steps - self.state.step)
-        )
         self.model.train()
-        newest = self.checkpoints.newest()
-        location = newest[0] if newest else None
         window = _Window(self.state)
         while self.state.step < self.num_steps:
             started = time.monotonic()
             self._seed_step()
-            output = self._next_output(pipeline, batches)
+            output = self._next_output(pipeline)
             self.metrics.update(output)
             self.state = self._after(output, seconds=time.monotonic() - started)
             self._tell(output, window)
@@ -137,14 +136,11 @@ class _Training:
                 or _is_due(self.recipe.checkpoint.interval_steps, self.state.step)
             ):
                 pipeline.detach()
-                location = self._save(score=self._validate() if valid_due else None)
-        return location
+                self.checkpoint = self._save(score=self._validate() if valid_due else None)
 
-    def _next_output(
-        self, pipeline: TrainPipelineSparseDist, batches: Iterator[InteractionBatch]
-    ) -> StepOutput:
+    def _next_output(self, pipeline: TrainPipelineSparseDist) -> StepOutput:
         try:
-            output: StepOutput = pipeline.progress(batches)
+            output: StepOutput = pipeline.progress(self.batches)
         except NonFiniteLossError as error:
             raise NonFiniteLossError(
                 f"step {self.state.step + 1}: {error}; nothing of this step was applied; "
@@ -219,10 +215,11 @@ class _Training:
         )
         return self.checkpoints.save(model=self.model, optimizer=self.optimizer, manifest=manifest)
 
-    def _resume(self) -> TrainState:
+    def _newest_checkpoint(self) -> tuple[Location | None, TrainState]:
+        """Where to go on, if this run has been begun before."""
         newest = self.checkpoints.newest()
         if newest is None:
-            return TrainState()
+            return None, TrainState()
         location, manifest = newest
         check_fits(location, manifest, recipe=self.recipe, log_fingerprint=self.loader.fingerprint)
         if manifest.step > self.num_steps:
@@ -231,20 +228,20 @@ class _Training:
                 f"the {self.num_steps} asked for; "
                 "raise run.num_steps (or num_epochs), or start another run.uri"
             )
-        restore(location, model=self.model, optimizer=self.optimizer, group=self.group)
-        return TrainState(
+        return location, TrainState(
             step=manifest.step,
             examples=manifest.examples,
             seconds=manifest.seconds,
             cursor=cursor_of(manifest),
         )
 
-    def _finish(self, checkpoint: Location | None) -> None:
+    def _finish(self) -> None:
         """Takes the best checkpoint, evaluates it on the final split, writes the summary."""
         best = self.checkpoints.best() if self.recipe.run.select == "best" else None
-        if best is not None and checkpoint is not None and best[0].uri != checkpoint.uri:
-            checkpoint = best[0]
-            restore(checkpoint, model=self.model, group=self.group)
+        assert self.checkpoint is not None, "the last step is always saved"
+        if best is not None and best[0].uri != self.checkpoint.uri:
+            self.checkpoint = best[0]
+            restore(self.checkpoint, model=self.model, group=self.group)
         split = final_split(self.recipe.data)
         loader = evaluation_loader(self.recipe, split=split, runtime=self.runtime)
         tasks = evaluate(
@@ -269,7 +266,7 @@ class _Training:
                 else 0.0,
                 "evaluated_on": split,
                 "tasks": tasks,
-                "checkpoint": checkpoint.uri if checkpoint else None,
+                "checkpoint": self.checkpoint.uri,
                 "plan": [
                     dataclasses.asdict(item)
                     for item in placements(self.plan, tables=self.recipe.embeddings.tables)

@@ -64,12 +64,12 @@ def loader(
     rank: int = 0,
     world_size: int = 1,
     seed: int | None = 0,
-    prefetch_batches: int = 2,
+    prefetch_bytes: int = 4000,
 ) -> InteractionLoader:
     tree = CONFIG | {
         "root": str(root),
         "batch_size": batch_size,
-        "prefetch_batches": prefetch_batches,
+        "prefetch_bytes": prefetch_bytes,
     }
     return InteractionLoader(
         DataConfig.model_validate(tree),
@@ -266,7 +266,7 @@ def test_closing_early_ends_the_thread(tmp_path: Path) -> None:
     batches = loader(tmp_path, batch_size=2).batches(start=Cursor(), num_steps=50)
     assert len(list(itertools.islice(batches, 3))) == 3
     assert len(prefetch_threads()) == 1
-    batches.close()  # type: ignore[attr-defined]
+    batches.close()
     assert not prefetch_threads()
 
 
@@ -276,7 +276,7 @@ def test_the_fingerprint_is_of_everything_that_the_cursor_counts_in(tmp_path: Pa
     write_numbered(tmp_path / "b", sizes=[*SIZES, [1]])
     same = loader(tmp_path / "a", batch_size=10).fingerprint
     assert loader(tmp_path / "a", batch_size=10, rank=1, world_size=3).fingerprint == same
-    assert loader(tmp_path / "a", batch_size=10, prefetch_batches=9).fingerprint == same
+    assert loader(tmp_path / "a", batch_size=10, prefetch_bytes=9).fingerprint == same
     others = {
         loader(tmp_path / "b", batch_size=10).fingerprint,
         loader(tmp_path / "a", batch_size=11).fingerprint,

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loaders.prefetch import prefetch
+from data_loaders.prefetch import Prefetch
 
 
 class CorruptError(Exception):
     pass
+
+
+def prefetch(items: Iterator[Any], *, depth: int) -> Prefetch[Any]:
+    """Up to `depth` items of one byte each."""
+    return Prefetch(items, max_bytes=depth, num_bytes=lambda item: 1)
 
 
 def threads() -> set[threading.Thread]:
@@ -75,17 +82,50 @@ def test_it_runs_ahead_by_depth_and_no_further() -> None:
     assert next(ahead) == 0
     assert enough.wait(timeout=30)  # 1, 2, 3 in the queue and 4 waiting for a place
     assert started == [0, 1, 2, 3, 4]
-    ahead.close()  # type: ignore[attr-defined]
+    ahead.close()
     assert not threads()
 
 
-def test_nothing_is_read_before_the_first_item_is_asked_for() -> None:
-    """A loader that is built and not used opens no file."""
+def test_reading_starts_before_the_first_item_is_asked_for() -> None:
+    """The model is built meanwhile."""
+    started = threading.Event()
+
+    def items() -> Iterator[int]:
+        started.set()
+        yield 0
+
+    ahead = prefetch(items(), depth=3)
+    assert started.wait(timeout=30)
+    ahead.close()
+
+
+def test_large_items_count_for_what_they_weigh() -> None:
+    """The thread pauses when the bytes are reached, however few items they are."""
     started: list[int] = []
-    ahead = prefetch((started.append(item) for item in range(3)), depth=3)
-    assert not threads()
-    ahead.close()  # type: ignore[attr-defined]
-    assert started == []
+    enough = threading.Event()
+
+    def items() -> Iterator[int]:
+        for item in itertools.count():
+            started.append(item)
+            if item == 2:
+                enough.set()
+            yield item
+
+    ahead = Prefetch(items(), max_bytes=100, num_bytes=lambda item: 60)
+    assert enough.wait(timeout=30)  # 0 and 1 are waiting, 2 is in the thread's hand
+    assert started == [0, 1, 2]
+    ahead.close()
+
+
+def test_dropping_it_ends_the_thread() -> None:
+    """Without close, as when an exception passes by."""
+    ahead = prefetch(itertools.count(), depth=2)
+    next(ahead)
+    (thread,) = threads()
+    del ahead
+    gc.collect()
+    thread.join(timeout=30)
+    assert not thread.is_alive()
 
 
 def test_closing_early_ends_the_thread() -> None:
@@ -93,7 +133,7 @@ def test_closing_early_ends_the_thread() -> None:
     ahead = prefetch(itertools.count(), depth=2)
     assert [next(ahead), next(ahead)] == [0, 1]
     assert len(threads()) == 1
-    ahead.close()  # type: ignore[attr-defined]
+    ahead.close()
     assert not threads()
 
 

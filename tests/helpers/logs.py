@@ -108,7 +108,7 @@ def toy_recipe(
             "root": str(root),
             "batch_size": 32,
             "num_streams": 8,
-            "prefetch_batches": 2,
+            "prefetch_bytes": 4000,
             "features": {
                 "user": {"kind": "id"},
                 "item": {"kind": "id"},

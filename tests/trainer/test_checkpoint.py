@@ -266,7 +266,7 @@ def with_key(recipe: Recipe, override: str) -> Recipe:
         "checkpoint.interval_steps=5",
         "optimizer.dense.learning_rate=0.5",
         "data.root=s3://elsewhere/log",
-        "data.prefetch_batches=3",
+        "data.prefetch_bytes=3",
         "data.tasks.click.weight=0.5",
         "embeddings.tables.user.sharding=row_wise",
     ],
