@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,9 @@ from data_loaders.transforms import EncodedRows, concat_rows, encode
 # Rows are gathered from their row groups for several steps at once: enough that numpy's work
 # outweighs Python's.
 ROWS_PER_ROUND = 16384
+
+# Row groups read at once: object stores are far away, and decoding leaves Python alone.
+READ_THREADS = 8
 
 
 class InteractionLoader:
@@ -130,6 +134,7 @@ class InteractionLoader:
         first_step: int,
         num_steps: int,
     ) -> Iterator[InteractionBatch]:
+        cache.load(piece.group for _, piece in pieces)
         # rows of the round, stream by stream; then a stable sort by step puts each step's rows
         # together
         parts = [cache.rows(piece) for _, piece in pieces]
@@ -198,14 +203,20 @@ class _GroupCache:
         for piece in pieces:
             self._rows_left[piece.group] += piece.stop - piece.start
 
+    def load(self, groups: Iterable[int]) -> None:
+        """Reads those that are not held yet, several at once."""
+        missing = [group for group in dict.fromkeys(groups) if group not in self._held]
+        with ThreadPoolExecutor(READ_THREADS) as pool:
+            self._held.update(zip(missing, pool.map(self._read, missing), strict=True))
+
+    def _read(self, group: int) -> EncodedRows:
+        rows = self._loader.read(group)
+        if self._loader._seed is None:
+            return rows
+        return rows.take(shuffled(len(rows), key=(self._loader._seed, self._epoch, group)))
+
     def rows(self, piece: Piece) -> EncodedRows:
-        """The rows of a piece."""
-        if piece.group not in self._held:
-            rows = self._loader.read(piece.group)
-            if self._loader._seed is not None:
-                key = (self._loader._seed, self._epoch, piece.group)
-                rows = rows.take(shuffled(len(rows), key=key))
-            self._held[piece.group] = rows
+        """The rows of a piece whose row group is loaded."""
         rows = self._held[piece.group].take(np.arange(piece.start, piece.stop))
         self._rows_left[piece.group] -= len(rows)
         if not self._rows_left[piece.group]:
