@@ -10,6 +10,7 @@ SMOKE := .smoke
 setup: .venv/installed-$(VARIANT)
 
 .venv/installed-$(VARIANT): requirements/$(VARIANT).txt requirements/common.txt requirements/dev.txt requirements/constraints.txt requirements/fbgemm_cpu/pyproject.toml pyproject.toml
+	@echo "setting up .venv: a minute or two"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements/$(VARIANT).txt -r requirements/dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

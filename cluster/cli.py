@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    from data_loaders.storage import Location
     from trainer.config import Recipe
 
 app = typer.Typer(
@@ -33,7 +34,7 @@ RecipeName = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[SECTION.KEY=VALUE]...", help="e.g. data.root=s3://bucket/log run.num_epochs=3"
+        metavar="SECTION.KEY=VALUE", help="e.g. data.root=s3://bucket/log run.num_epochs=3"
     ),
 ]
 Workers = Annotated[
@@ -41,7 +42,8 @@ Workers = Annotated[
     typer.Option(min=1, help="ranks; one per GPU by default, or one where there is none"),
 ]
 
-EXIT_LEARNING_FAILED = 1
+EXIT_LEARNING_FAILED = 4
+EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -78,7 +80,7 @@ def train(
     """Train a recipe, evaluate it, and write the run's folder; goes on where an interrupted run
     was.
 
-    Exits with status 1 when a task learned less than `run.max_auc_gap` allows.
+    Exits with status 4 when a task learned less than `run.max_auc_gap` allows.
     """
     from cluster.display import print_summary, training_progress
     from data_loaders.storage import locate
@@ -92,17 +94,24 @@ def train(
     if dry_run:
         _print_dry_run(resolved, num_workers=workers)
         return
+    assert resolved.run.uri is not None
+    _say_where_it_goes_on(locate(resolved.run.uri))
     from cluster.launch import LaunchError, launch
 
     try:
         with training_progress() as listener:
             launch(resolved, num_workers=workers, address=address, listener=listener)
+    except KeyboardInterrupt:
+        from cluster.display import console
+
+        again = f"polytower train {recipe} ... run.uri={resolved.run.uri}"
+        console.print(f"interrupted; go on from the newest checkpoint with: {again}", markup=False)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     except LaunchError as error:
         from cluster.display import print_error
 
         print_error(str(error))
         raise typer.Exit(3) from error
-    assert resolved.run.uri is not None
     summary = read_summary(locate(resolved.run.uri))
     print_summary(summary, run_uri=resolved.run.uri)
     _judge(summary, max_auc_gap=resolved.run.max_auc_gap)
@@ -122,19 +131,22 @@ def evaluate(
 ) -> None:
     """Evaluate a run's chosen checkpoint, or any checkpoint, on the test split."""
     from cluster.display import console, print_tasks, training_progress
-    from trainer.evaluate import evaluate_checkpoint
+    from data_loaders.storage import locate
+    from trainer.evaluate import chosen_checkpoint, evaluate_checkpoint
     from trainer.runtime import prepare_environment, quiet_libraries
 
     prepare_environment()
     quiet_libraries()
+    checkpoint = chosen_checkpoint(locate(uri))
     with training_progress() as listener:
-        result = evaluate_checkpoint(uri, data_root=data, listener=listener)
+        result = evaluate_checkpoint(checkpoint, data_root=data, listener=listener)
     print_tasks(result.tasks, title=f"evaluation on {result.split}")
-    console.print(f"[bold]checkpoint [/]{result.checkpoint}", soft_wrap=True)
+    console.print(f"checkpoint {checkpoint.uri}", soft_wrap=True, markup=False)
 
 
 @app.command(
-    epilog="Example: `polytower submit ecommerce data.root=s3://bucket/log --address http://head:8265`"
+    epilog="Example: `polytower submit my.yaml data.root=s3://bucket/log run.uri=s3://bucket/run "
+    "--address http://head:8265 --workers 8`"
 )
 def submit(
     recipe: RecipeName,
@@ -236,7 +248,10 @@ def lookup(
     from benchmarks.embedding_lookup import LookupSettings, run_lookup_benchmark
     from benchmarks.report import print_lookup_report, write_report
     from cluster.display import console, phases_progress
+    from data_loaders.storage import locate
 
+    if out is not None:
+        locate(str(out)).parent_folder()  # before a minute is spent
     settings = LookupSettings(
         num_tables=tables,
         num_rows=rows,
@@ -267,10 +282,11 @@ def _resolve(recipe: str, overrides: list[str]) -> Recipe:
     prepare_environment()
     resolved = load_recipe(recipe, overrides=overrides)
     run_uri = resolved.run.uri or f"runs/{resolved.run.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    more = [f"run.uri={locate(run_uri).uri}"]
-    if resolved.data.root is not None:
-        more.append(f"data.root={locate(resolved.data.root).uri}")
-    return load_recipe(recipe, overrides=[*overrides, *more])
+    run = resolved.run.model_copy(update={"uri": locate(run_uri).uri})
+    data = resolved.data
+    if data.root is not None:
+        data = data.model_copy(update={"root": locate(data.root).uri})
+    return resolved.model_copy(update={"run": run, "data": data})
 
 
 def _check_log(recipe: Recipe) -> None:
@@ -283,10 +299,20 @@ def _check_log(recipe: Recipe) -> None:
             list_row_groups(recipe.data, split=split)
 
 
+def _say_where_it_goes_on(run: Location) -> None:
+    from cluster.display import console
+
+    for checkpoint in reversed(run.child("checkpoints").children()):
+        if checkpoint.child("manifest.json").exists():
+            console.print(f"this run goes on from {checkpoint.name}")
+            return
+
+
 def _print_dry_run(recipe: Recipe, *, num_workers: int | None) -> None:
     import torch
 
     from cluster.display import console, print_plan
+    from data_loaders.row_groups import list_row_groups
     from embeddings.plan_report import placements
     from trainer.build import build_model, plan_model
     from trainer.config import dump_recipe
@@ -307,7 +333,15 @@ def _print_dry_run(recipe: Recipe, *, num_workers: int | None) -> None:
     print_plan(
         [dataclasses.asdict(item) for item in placements(plan, tables=recipe.embeddings.tables)]
     )
-    console.print(f"{num_workers} {device_type} ranks; nothing was trained")
+    if recipe.data.root is not None:
+        num_examples = list_row_groups(recipe.data, split="train").num_examples
+        steps = -(-num_examples // recipe.data.batch_size)
+        console.print(f"train: {num_examples:,} examples, about {steps:,} steps an epoch")
+    else:
+        console.print("data.root is not set: no log was looked at")
+    console.print(
+        f"{num_workers} {device_type} ranks, as if all were on this machine; nothing was trained"
+    )
 
 
 def _judge(summary: dict[str, Any], *, max_auc_gap: float | None) -> None:

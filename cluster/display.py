@@ -98,31 +98,28 @@ def print_tasks(tasks: dict[str, dict[str, Any]], *, title: str) -> None:
     binary = {name: result for name, result in tasks.items() if "auc" in result}
     regression = {name: result for name, result in tasks.items() if "auc" not in result}
     if binary:
-        table = _table(
-            title, ["task", "labels", "AUC", "best possible", "gap", "NE", "calibration"]
-        )
+        known = any(result.get("best_auc") is not None for result in binary.values())
+        best_columns = ["best possible", "gap"] if known else []
+        table = _table(title, ["task", "labels", "AUC", *best_columns, "NE", "calibration"])
         for name, result in binary.items():
             auc, best = result["auc"], result.get("best_auc")
             table.add_row(
                 name,
                 f"{result['examples']:,.0f}",
                 _number(auc),
-                _number(best),
-                _number(best - auc if auc is not None and best is not None else None),
+                *_best_cells(auc, best)[: len(best_columns)],
                 _number(result["normalized_entropy"]),
                 _number(result["calibration"], digits=3),
             )
         console.print(table)
     if regression:
-        table = _table("" if binary else title, ["task", "labels", "MSE", "best possible", "MAE"])
+        known = any("best_mse" in result for result in regression.values())
+        best_columns = ["best possible"] if known else []
+        table = _table("" if binary else title, ["task", "labels", "MSE", *best_columns, "MAE"])
         for name, result in regression.items():
-            table.add_row(
-                name,
-                f"{result['examples']:,.0f}",
-                _number(result["mse"]),
-                _number(result.get("best_mse")),
-                _number(result["mae"]),
-            )
+            best_cells = [_number(result.get("best_mse"))][: len(best_columns)]
+            labels = f"{result['examples']:,.0f}"
+            table.add_row(name, labels, _number(result["mse"]), *best_cells, _number(result["mae"]))
         console.print(table)
 
 
@@ -147,6 +144,13 @@ def print_plan(placements: Sequence[dict[str, Any]], *, most: int = 20) -> None:
 def print_summary(summary: dict[str, Any], *, run_uri: str) -> None:
     """A finished run."""
     print_tasks(summary["tasks"], title=f"evaluation on {summary['evaluated_on']}")
+    for name, result in summary["tasks"].items():
+        if not result["examples"]:
+            console.print(f"[yellow]task {name} has no observed label there: look at its column")
+    if summary["evaluated_on"] == "train":
+        console.print(
+            "[yellow]the data set has no test/ and no valid/: this is what was trained on"
+        )
     print_plan(summary["plan"])
     facts = {
         "examples": f"{summary['examples']:,} in {summary['steps']:,} steps "
@@ -154,11 +158,16 @@ def print_summary(summary: dict[str, Any], *, run_uri: str) -> None:
         "speed": f"{summary['examples_per_second']:,.0f} examples/s "
         f"over {summary['seconds']:,.1f} s, "
         f"{summary['data_wait_fraction']:.1%} of it waiting for data",
-        "checkpoint": summary["checkpoint"],
+        "checkpoint": summary["checkpoint"] + _why_chosen(summary),
         "run": run_uri,
     }
     for name, value in facts.items():
         console.print(f"[bold]{name:<11}[/]{_plain(str(value))}", soft_wrap=True)
+
+
+def _why_chosen(summary: dict[str, Any]) -> str:
+    is_last = summary["checkpoint"].endswith(f"-{summary['steps']:08d}")
+    return "" if is_last else ", the best on valid"
 
 
 def _bar() -> ProgressBar:
@@ -191,6 +200,11 @@ def _table(title: str, columns: list[str]) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return table
+
+
+def _best_cells(auc: float | None, best: float | None) -> list[str]:
+    gap = best - auc if auc is not None and best is not None else None
+    return [_number(best), _number(gap)]
 
 
 def _number(value: float | None, *, digits: int = 4) -> str:

@@ -16,7 +16,7 @@ from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from cluster.failures import root_cause
-from data_loaders.errors import InputError
+from data_loaders.errors import InputError, StorageError
 from trainer.config import Recipe
 
 # A rank that only lost its peers waits, so that the controller sees first what the peer died of.
@@ -72,16 +72,24 @@ def run_ranks(
 
 
 class FailureWatch(UserCallback):
-    """In the controller: ends the run on an `InputError`, tells the driver of any other failure."""
+    """In the controller: ends the run on an `InputError`, tells the driver of any other failure.
+
+    A `StorageError` may have passed by the next attempt; the same one twice in a row has not.
+    """
 
     def __init__(self, supervisor: ActorHandle, *, max_failures: int) -> None:
         self._supervisor = supervisor
         self._num_restarts_left = max_failures
+        self._storage_errors: set[str] = set()
 
     def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
-        for error in worker_exceptions.values():
-            if isinstance(error, InputError):
+        errors = worker_exceptions.values()
+        for error in errors:
+            if isinstance(error, InputError) and (
+                not isinstance(error, StorageError) or str(error) in self._storage_errors
+            ):
                 raise error  # the controller retries failures of ranks, but never of callbacks
+        self._storage_errors = {str(error) for error in errors if isinstance(error, StorageError)}
         if self._num_restarts_left > 0:
             self._num_restarts_left -= 1
             rank, cause = root_cause(worker_exceptions)

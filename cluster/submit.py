@@ -60,7 +60,7 @@ def submit(
     """
     recipe, *overrides = recipe_arguments
     if recipe_file is not None:
-        recipe = recipe_file.name
+        recipe = f"./{recipe_file.name}"  # no shipped recipe of the same name
     command = ["python", "-m", "cluster.cli", "train", recipe, *overrides, "--address", "auto"]
     if workers is not None:
         command += ["--workers", str(workers)]
@@ -71,7 +71,7 @@ def submit(
         asyncio.run(_follow_log(client, job=job, follow=follow))
         return _exit_status(client, job=job, follow=follow)
     except KeyboardInterrupt:
-        stop = f"ray job stop --address {address} {job}"
+        stop = f"RAY_AUTH_MODE=token ray job stop --address {address} {job}"
         follow(f"the job goes on; stop it with: {stop}")
         return EXIT_INTERRUPTED
 

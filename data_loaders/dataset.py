@@ -78,7 +78,7 @@ def write_split(
 
 
 def write_dataset_info(root: Location, info: DatasetInfo) -> None:
-    """Writes `dataset.json`, which makes the data set complete: call it last."""
+    """Writes `dataset.json`; with its splits it makes the data set complete: call it last."""
     root.child("dataset.json").write_text(json.dumps(info.model_dump(), indent=2) + "\n")
 
 
@@ -86,18 +86,24 @@ def read_dataset_info(root: Location) -> DatasetInfo | None:
     """What `dataset.json` says; None for a log of one's own that has none.
 
     Raises:
-        SchemaError: the file is there and is not a data set's description.
+        SchemaError: the file is no data set's description, or the data set is incomplete.
     """
     location = root.child("dataset.json")
     if not location.exists():
         return None
     try:
-        return DatasetInfo.model_validate_json(location.read_text())
+        info = DatasetInfo.model_validate_json(location.read_text())
     except ValidationError as error:
         raise SchemaError(
             f"{location.uri}: not a data set's description ({error.errors()[0]['msg']}); "
             "write it anew with `polytower generate` or `polytower prepare`, or remove it"
         ) from error
+    if not info.splits:
+        raise SchemaError(
+            f"{root.uri}: this data set is incomplete, writing it was interrupted; "
+            "delete it and write it again"
+        )
+    return info
 
 
 def refuse_existing(root: Location) -> None:
@@ -108,6 +114,16 @@ def refuse_existing(root: Location) -> None:
     """
     if root.children():
         raise StorageError(f"{root.uri}: is not empty; give another --out, or delete it first")
+
+
+def begin_dataset(root: Location, *, name: str) -> None:
+    """Marks the data set as one that is being written.
+
+    Raises:
+        StorageError: `root` holds files, or cannot be written.
+    """
+    refuse_existing(root)
+    write_dataset_info(root, DatasetInfo(name=name, splits={}))
 
 
 def parquet_files(root: Location, *, split: Split) -> list[Location]:

@@ -1,5 +1,8 @@
 """The errors that a person can put right."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Something given to Polytower is wrong: a recipe, a log, a URI, a checkpoint.
@@ -18,3 +21,10 @@ class SchemaError(InputError):
 
 class StorageError(InputError):
     """A URI cannot be read or written."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message: the known word that is nearest, or all that are known."""
+    words = list(known)
+    nearest = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f"did you mean {nearest[0]}?" if nearest else f"there are: {', '.join(words)}"

@@ -81,15 +81,23 @@ class InteractionLoader:
             epoch=epoch,
         )
 
-    def batches(self, *, start: Cursor, num_steps: int) -> Prefetch[InteractionBatch]:
+    def batches(
+        self, *, start: Cursor, num_steps: int, pin_memory: bool = False
+    ) -> Prefetch[InteractionBatch]:
         """This rank's part of `num_steps` steps from `start`, read ahead by a thread.
+
+        Args:
+            start: the position to begin at.
+            num_steps: to read, over as many epochs as that takes.
+            pin_memory: where the GPU copies from without waiting.
 
         Raises:
             StorageError: a file cannot be read (named).
             SchemaError: a value is impossible (file and column named).
         """
+        batches = self._batches(start=start, num_steps=num_steps)
         return Prefetch(
-            self._batches(start=start, num_steps=num_steps),
+            (batch.pin_memory() for batch in batches) if pin_memory else batches,
             max_bytes=self._config.prefetch_bytes,
             num_bytes=lambda batch: batch.num_bytes,
         )
@@ -110,7 +118,7 @@ class InteractionLoader:
         streams = range(self._rank, self._num_streams, self._world_size)
         last_step = first_step + num_steps
         per_round = max(1, ROWS_PER_ROUND * self._world_size // plan.batch_size)
-        cache = _GroupCache(self, epoch=plan.epoch)
+        cache = _GroupCache(self, seed=self._seed, epoch=plan.epoch)
         cache.expect(
             piece
             for stream in streams
@@ -183,6 +191,12 @@ class InteractionLoader:
                 f"{file.uri}: row group {index} cannot be read ({first_line(error)}); "
                 "the file is damaged or was changed: write it again"
             ) from error
+        if table.num_rows != self._groups.num_rows_G[group]:
+            raise StorageError(
+                f"{file.uri}: row group {index} has {table.num_rows} rows and had "
+                f"{self._groups.num_rows_G[group]} when the run began; "
+                "a log must not change under a run"
+            )
         try:
             return encode(table, config=self._config, num_rows=self._num_rows)
         except SchemaError as error:
@@ -192,8 +206,9 @@ class InteractionLoader:
 class _GroupCache:
     """Row groups in this epoch's row order, kept as long as a piece of them is still to come."""
 
-    def __init__(self, loader: InteractionLoader, *, epoch: int) -> None:
+    def __init__(self, loader: InteractionLoader, *, seed: int | None, epoch: int) -> None:
         self._loader = loader
+        self._seed = seed
         self._epoch = epoch
         self._rows_left: collections.Counter[int] = collections.Counter()
         self._held: dict[int, EncodedRows] = {}
@@ -211,9 +226,9 @@ class _GroupCache:
 
     def _read(self, group: int) -> EncodedRows:
         rows = self._loader.read(group)
-        if self._loader._seed is None:
+        if self._seed is None:
             return rows
-        return rows.take(shuffled(len(rows), key=(self._loader._seed, self._epoch, group)))
+        return rows.take(shuffled(len(rows), key=(self._seed, self._epoch, group)))
 
     def rows(self, piece: Piece) -> EncodedRows:
         """The rows of a piece whose row group is loaded."""

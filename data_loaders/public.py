@@ -9,7 +9,6 @@ Everything fitted (vocabularies, bucket edges) is fitted on the training split a
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable
 
@@ -18,11 +17,12 @@ from data_loaders.dataset import (
     SPLITS,
     DatasetInfo,
     SplitInfo,
+    begin_dataset,
     refuse_existing,
     write_dataset_info,
     write_split,
 )
-from data_loaders.errors import InputError
+from data_loaders.errors import InputError, did_you_mean
 from data_loaders.raw_data import PublicData
 from data_loaders.storage import locate
 
@@ -48,17 +48,18 @@ def prepare(dataset: str, *, source: str, out: str, seed: int = 0) -> DatasetInf
         What `dataset.json` says, which is written last.
 
     Raises:
-        InputError: there is no such data set.
+        InputError: there is no such data set, or `seed` is negative.
         StorageError: a raw file is missing, or `out` holds files.
         SchemaError: a raw file lacks a column, or has no rows.
     """
+    if seed < 0:
+        raise InputError(f"seed: {seed} is negative; give 0 or more")
     if dataset not in DATASETS:
-        near = difflib.get_close_matches(dataset, DATASETS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"{dataset!r}: no such data set; {hint}there are {', '.join(DATASETS)}")
+        raise InputError(f"{dataset}: no such data set; {did_you_mean(dataset, DATASETS)}")
     root = locate(out)
     refuse_existing(root)
     data = DATASETS[dataset](locate(source), seed=seed)
+    begin_dataset(root, name=dataset)
     splits = {}
     for split in SPLITS:
         if split in data.splits:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from data_loaders.config import DataConfig, DenseFeature, IdFeature, IdListFeature
-from data_loaders.dataset import SPLITS, Split, open_parquet, parquet_files
-from data_loaders.errors import InputError, SchemaError, StorageError
+from data_loaders.dataset import SPLITS, Split, open_parquet, parquet_files, read_dataset_info
+from data_loaders.errors import InputError, SchemaError, StorageError, did_you_mean
 from data_loaders.storage import Location, locate
 
 # Footers are small and far away: latency, not work.
@@ -30,7 +29,8 @@ class RowGroups:
         file_G: int64 (G,), index into `files` of each row group.
         index_G: int64 (G,), index of each row group in its file.
         num_rows_G: int64 (G,), rows of each row group.
-        fingerprint: changes when a file, its size, or its row groups change.
+        fingerprint: changes when a file, its size, or its footer (row groups, where their columns
+            lie, and their statistics) changes.
     """
 
     files: tuple[Location, ...]
@@ -88,10 +88,11 @@ def list_row_groups(config: DataConfig, *, split: Split) -> RowGroups:
         )
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
         footers = list(pool.map(lambda file: _read_footer(file, config=config), files))
-    num_rows = [rows for rows, _ in footers]
+    num_rows = [footer.num_rows for footer in footers]
     if not sum(map(sum, num_rows)):
         raise SchemaError(f"{root.child(split).uri}: the log is empty: {len(files)} files, 0 rows")
-    identity = [(file.name, size, rows) for file, (rows, size) in zip(files, footers, strict=True)]
+    _check_complete(root, split=split, num_examples=sum(map(sum, num_rows)))
+    identity = [(file.name, footer.digest) for file, footer in zip(files, footers, strict=True)]
     return RowGroups(
         files=tuple(files),
         file_G=np.repeat(np.arange(len(files)), [len(rows) for rows in num_rows]),
@@ -103,17 +104,39 @@ def list_row_groups(config: DataConfig, *, split: Split) -> RowGroups:
 
 def read_columns(config: DataConfig) -> list[str]:
     """The columns that the recipe reads, each once."""
-    declared = [item.column or name for name, item in (config.features | config.tasks).items()]
+    # not features | tasks: the two may share a name
+    named = [*config.features.items(), *config.tasks.items()]
+    declared = [item.column or name for name, item in named]
     conditions = [task.where for task in config.tasks.values() if task.where is not None]
     return list(dict.fromkeys(declared + conditions))
 
 
-def _read_footer(file: Location, *, config: DataConfig) -> tuple[list[int], int]:
+@dataclass(frozen=True)
+class _Footer:
+    num_rows: list[int]
+    digest: str
+
+
+def _read_footer(file: Location, *, config: DataConfig) -> _Footer:
     with open_parquet(file) as parquet:
         _check_schema(parquet.schema_arrow, file=file, config=config)
         metadata = parquet.metadata
-        rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
-        return rows, metadata.serialized_size
+    content = pa.BufferOutputStream()
+    metadata.write_metadata_file(content)
+    digest = hashlib.sha256(content.getvalue())
+    digest.update(str(file.num_bytes()).encode())
+    rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+    return _Footer(num_rows=rows, digest=digest.hexdigest())
+
+
+def _check_complete(root: Location, *, split: Split, num_examples: int) -> None:
+    info = read_dataset_info(root)
+    if info is not None and split in info.splits and info.splits[split].examples != num_examples:
+        raise SchemaError(
+            f"{root.child(split).uri}: expected {info.splits[split].examples:,} examples, as "
+            f"dataset.json says, found {num_examples:,}; files are missing or were added: "
+            "write the data set again"
+        )
 
 
 def _check_schema(schema: pa.Schema, *, file: Location, config: DataConfig) -> None:
@@ -132,11 +155,12 @@ def _check_column(
     schema: pa.Schema, file: Location, column: str, used_by: str, expected: str, fits: Any
 ) -> None:
     if column not in schema.names:
-        nearest = difflib.get_close_matches(column, schema.names, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"it has: {', '.join(schema.names)}"
         raise SchemaError(
-            f"{file.uri}: no column {column} ({used_by}); expected {expected}; {hint}"
+            f"{file.uri}: no column {column} ({used_by}); expected {expected}; "
+            f"{did_you_mean(column, schema.names)}"
         )
+    if schema.names.count(column) > 1:
+        raise SchemaError(f"{file.uri}: has the column {column} ({used_by}) more than once")
     found = schema.field(column).type
     if not fits(found):
         raise SchemaError(

@@ -17,7 +17,6 @@ id.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,11 +32,11 @@ from data_loaders.dataset import (
     DatasetInfo,
     Split,
     SplitInfo,
-    refuse_existing,
+    begin_dataset,
     write_dataset_info,
     write_split,
 )
-from data_loaders.errors import InputError
+from data_loaders.errors import InputError, did_you_mean
 from data_loaders.storage import locate
 
 # Shapes: N examples, I ids in all their lists, K latent factors, C categories, Q bins.
@@ -75,15 +74,13 @@ def generate(
         StorageError: `out` is not empty, or cannot be reached or written.
     """
     if scenario not in SCENARIOS:
-        near = difflib.get_close_matches(scenario, SCENARIOS, n=1)
-        remedy = f"did you mean {near[0]}?" if near else f"known are: {', '.join(SCENARIOS)}"
-        raise InputError(f"scenario {scenario!r} is unknown; {remedy}")
+        raise InputError(f"{scenario}: no such scenario; {did_you_mean(scenario, SCENARIOS)}")
     if examples < MIN_EXAMPLES:
         raise InputError(f"examples: {examples} are too few; give {MIN_EXAMPLES} or more")
     if seed < 0:
         raise InputError(f"seed: {seed} is negative; give 0 or more")
     root = locate(out)
-    refuse_existing(root)
+    begin_dataset(root, name=scenario)
 
     num_held_out = examples // 10
     sizes = (examples - 2 * num_held_out, num_held_out, num_held_out)

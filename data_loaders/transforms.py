@@ -206,7 +206,7 @@ def _standardise(
 def _numbers(column: pa.Array) -> np.ndarray:
     """float64, NaN where null."""
     if not pa.types.is_floating(column.type):
-        column = pc.cast(column, pa.float64())
+        column = pc.cast(column, pa.float64(), safe=False)  # integers beyond 2^53 are rounded
     return column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
 
 

@@ -9,6 +9,7 @@ Without its manifest a checkpoint does not exist.
 from __future__ import annotations
 
 import json
+import pickle
 from typing import Any, Literal
 
 import torch.distributed as dist
@@ -19,8 +20,8 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.optim.keyed import KeyedOptimizer
 
 from data_loaders.config import Section
-from data_loaders.errors import InputError
-from data_loaders.storage import Location
+from data_loaders.errors import InputError, StorageError
+from data_loaders.storage import Location, first_line
 from data_loaders.streams import Cursor
 from trainer.checkpoint_storage import LocationReader, LocationWriter
 from trainer.config import Recipe
@@ -47,6 +48,7 @@ class Manifest(Section):
         step: optimizer updates behind it.
         examples: trained on, over all ranks.
         seconds: spent training.
+        data_wait_seconds: of them, waiting for data on rank 0.
         cursor: the position in the log, as (epoch, step).
         log_fingerprint: of the files, the order and the batch size that the cursor counts in.
         world_size: ranks that wrote it.
@@ -58,6 +60,7 @@ class Manifest(Section):
     step: int
     examples: int
     seconds: float
+    data_wait_seconds: float
     cursor: tuple[int, int]
     log_fingerprint: str
     world_size: int
@@ -92,7 +95,7 @@ class Checkpoints:
         dcp.save(state, storage_writer=LocationWriter(location), process_group=self._group)
         if is_first:
             location.child(MANIFEST).write_text(json.dumps(manifest.model_dump(), indent=2) + "\n")
-            self._delete_old()
+            self._delete_old(newest=location)
         dist.barrier(group=self._group)
         return location
 
@@ -111,7 +114,11 @@ class Checkpoints:
         scored = [item for item in self.complete() if item[1].score is not None]
         return max(scored, key=lambda item: item[1].score or 0.0, default=None)
 
-    def _delete_old(self) -> None:
+    def _delete_old(self, *, newest: Location) -> None:
+        for location in self._folder.children():
+            # without a manifest: left by a run that was killed while it saved or deleted
+            if location.name < newest.name and not location.child(MANIFEST).exists():
+                location.delete()
         best = self.best()
         for location, manifest in self.complete()[: -self._keep]:
             if best is None or manifest.step != best[1].step:
@@ -131,6 +138,7 @@ def restore(
 
     Raises:
         CheckpointMismatchError: it lacks what the model needs, or holds it in another shape.
+        StorageError: its files are damaged or out of reach.
     """
     if optimizer is not None:
         # DCP loads into what is there, and Adam makes its state in the first step
@@ -138,17 +146,30 @@ def restore(
     state: dict[str, Any] = {"model": model.state_dict()}
     if optimizer is not None:
         state["optimizer"] = optimizer.state_dict()
+    reader = LocationReader(location)
     try:
-        dcp.load(state, storage_reader=LocationReader(location), process_group=group)
+        reader.read_metadata()  # before DCP, which logs a traceback for an index it cannot read
+        dcp.load(state, storage_reader=reader, process_group=group)
+    except (OSError, EOFError, pickle.UnpicklingError) as error:
+        raise _unreadable(location, error) from error
     except CheckpointException as error:
         cause = next(iter(error.failures.values()))[0]
+        if not any(sign in str(cause) for sign in ("Size mismatch", "Missing key")):
+            raise _unreadable(location, cause) from None
         raise CheckpointMismatchError(
-            f"{location.uri}: does not fit this model or its sharding plan ({cause}); "
+            f"{location.uri}: does not fit this model or its sharding plan ({first_line(cause)}); "
             "restore with the recipe and the sharding that wrote it, or start another run.uri"
         ) from error
     model.load_state_dict(state["model"])
     if optimizer is not None:
         optimizer.load_state_dict(state["optimizer"])
+
+
+def _unreadable(location: Location, cause: BaseException) -> StorageError:
+    return StorageError(
+        f"{location.uri}: this checkpoint cannot be read ({first_line(cause)}); its files are "
+        "damaged or out of reach; delete it to go on from an older one"
+    )
 
 
 def read_manifest(location: Location) -> Manifest:
@@ -188,6 +209,14 @@ def check_fits(
                 f"{location.uri}: does not fit the recipe: {key} is {theirs.get(key)!r} there "
                 f"and {ours.get(key)!r} here; "
                 "go on with the old value, or start another run.uri"
+            )
+    for kind in ("features", "tasks"):
+        # their order is that of the model's columns
+        names = list(manifest.recipe["data"][kind])
+        if names != list(recipe.data.model_dump()[kind]):
+            raise CheckpointMismatchError(
+                f"{location.uri}: does not fit the recipe: the order of data.{kind} is "
+                f"{', '.join(names)} there; keep it, or start another run.uri"
             )
     if manifest.log_fingerprint != log_fingerprint:
         raise CheckpointMismatchError(

@@ -10,11 +10,16 @@ import io
 import os
 import pickle
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.filesystem import FileSystemBase
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.metadata import (
+    _MEM_FORMAT_ENCODING,
+    Metadata,
+    StorageMeta,
+    TensorStorageMetadata,
+)
 
 from data_loaders.storage import Location
 
@@ -97,6 +102,9 @@ class LocationReader(FileSystemReader):
         """
         with self.fs.create_stream(self.fs.concat_path(self.path, ".metadata"), "rb") as stream:
             metadata: Metadata = _IndexUnpickler(stream).load()
+        for key, item in metadata.state_dict_metadata.items():
+            if not isinstance(item, TensorStorageMetadata):  # DCP would unpickle its bytes
+                raise pickle.UnpicklingError(f"{key} is no tensor; a checkpoint holds only tensors")
         if metadata.storage_meta is not None:
             metadata.storage_meta.load_id = self.load_id
         return metadata
@@ -107,32 +115,33 @@ class LocationReader(FileSystemReader):
 
 
 class _IndexUnpickler(pickle.Unpickler):
-    _MODULES = ("torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
-    _NAMES = frozenset(
-        {
-            ("torch", "Size"),
-            ("torch.serialization", "_get_layout"),
-            ("torch.distributed._shard.sharded_tensor.metadata", "MEM_FORMAT_ENCODING"),
-            ("collections", "OrderedDict"),
-            ("pathlib", "Path"),
-            ("pathlib", "PosixPath"),
-        }
-    )
+    _CLASSES: ClassVar[dict[str, set[str]]] = {
+        "torch": {"Size", "float16", "float32", "float64", "bfloat16", "int32", "int64", "uint8"},
+        "torch.serialization": {"_get_layout"},
+        "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+        "torch.distributed.checkpoint.metadata": {
+            "ChunkStorageMetadata",
+            "Metadata",
+            "MetadataIndex",
+            "StorageMeta",
+            "TensorProperties",
+            "TensorStorageMetadata",
+            "_MEM_FORMAT_ENCODING",
+        },
+    }
 
     def find_class(self, module: str, name: str) -> Any:
-        is_dtype = module == "torch" and name in (
-            "float16",
-            "float32",
-            "float64",
-            "bfloat16",
-            "int32",
-            "int64",
-            "uint8",
-            "bool",
-        )
-        if module in self._MODULES or (module, name) in self._NAMES or is_dtype:
+        if (module, name) == ("builtins", "getattr"):
+            return _memory_format  # how Python before 3.11.4 pickles the one enum of an index
+        if name in self._CLASSES.get(module, ()):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint's index")
+
+
+def _memory_format(kind: type, name: str) -> Any:
+    if kind is not _MEM_FORMAT_ENCODING:
+        raise pickle.UnpicklingError(f"{kind}.{name} has no place in a checkpoint's index")
+    return _MEM_FORMAT_ENCODING[name]
 
 
 class _RawFile(io.RawIOBase):

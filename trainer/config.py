@@ -13,7 +13,6 @@ A key is overridden by `section.key=value`, the value being YAML.
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, Literal
@@ -22,7 +21,7 @@ import yaml
 from pydantic import BaseModel, Field, PositiveInt, ValidationError, model_validator
 
 from data_loaders.config import DataConfig, DenseFeature, IdFeature, IdListFeature, Section
-from data_loaders.errors import InputError
+from data_loaders.errors import InputError, did_you_mean
 from data_loaders.storage import locate
 from embeddings.config import EmbeddingsConfig
 
@@ -107,11 +106,13 @@ class Recipe(Section):
         if (self.run.num_steps is None) == (self.run.num_epochs is None):
             raise ValueError("run: give either num_steps or num_epochs")
         used = self.table_of_feature()
+        if not used:
+            raise ValueError("data.features: expected at least one of kind id or id_list")
         for feature, table in used.items():
             if table not in self.embeddings.tables:
                 raise ValueError(
-                    f"data.features.{feature}: no table {table} in embeddings.tables"
-                    + _did_you_mean(table, self.embeddings.tables)
+                    f"data.features.{feature}: no table {table} in embeddings.tables; "
+                    f"{did_you_mean(table, self.embeddings.tables)}"
                 )
         for table in self.embeddings.tables:
             if table not in used.values():
@@ -177,12 +178,26 @@ def build_recipe(tree: Mapping[str, Any], *, overrides: Sequence[str], source: s
     try:
         return Recipe.model_validate(changed)
     except ValidationError as error:
-        raise RecipeError(f"{source}: {_explain(error)}") from error
+        explained = _explain(error)
+        is_override = any(explained.startswith(key) for key in keys)
+        raise RecipeError(f"{'command line' if is_override else source}: {explained}") from error
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every default written out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, which lets the later of two equal keys win, in silence; this one not."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.YAMLError(f"{key.value} stands twice: line {key.start_mark.line + 1}")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
 
 
 def _read(source: str) -> dict[str, Any]:
@@ -192,13 +207,12 @@ def _read(source: str) -> dict[str, Any]:
         location = locate(source)
         if not location.exists():
             raise RecipeError(
-                f"{source}: no shipped recipe and no such file"
-                f"{_did_you_mean(source, shipped_recipes())}; "
-                f"shipped are: {', '.join(shipped_recipes())}"
+                f"{source}: no such file, and no recipe that ships with Polytower; "
+                f"{did_you_mean(source, shipped_recipes())}"
             )
         text = location.read_text()
     try:
-        tree = yaml.safe_load(text)
+        tree = yaml.load(text, _UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise RecipeError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
@@ -239,12 +253,16 @@ def _explain(error: ValidationError) -> str:
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         known = _keys_beside(tuple(first["loc"]))
-        nearest = _did_you_mean(path[-1], known)
-        return f"{key}: unknown key{nearest}" + (
-            "" if nearest else f"; known are: {', '.join(known)}"
-        )
+        return f"{key}: unknown key; {did_you_mean(path[-1], known)}"
     if first["type"] == "missing":
         return f"{key}: is missing"
+    if first["type"].startswith("union_tag"):
+        kinds = "binary or regression" if path[1] == "tasks" else "id, id_list or dense"
+        return f"{key}: expected kind: {kinds}, found {first['input']!r:.60}"
+    if first["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{key}: expected a section with keys, found {first['input']!r:.60}"
+    if first["type"] == "too_short":
+        return f"{key}: is empty; expected at least one"
     if first["type"] == "value_error":  # ours, and says where
         return str(first["ctx"]["error"])
     return f"{key}: {first['msg']}, found {first['input']!r:.60}"
@@ -272,8 +290,3 @@ def _keys_beside(loc: tuple[str | int, ...]) -> list[str]:
         elif index == 3 and loc[1] in ("features", "tasks"):
             known = data.DenseFeature if part == "dense" else kinds[str(part)]
     return list(known.model_fields)
-
-
-def _did_you_mean(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    nearest = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""

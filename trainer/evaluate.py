@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from data_loaders.dataset import SPLITS, Split, read_dataset_info
 from data_loaders.errors import InputError
 from data_loaders.loader import InteractionLoader
 from data_loaders.row_groups import has_split, locate_root
-from data_loaders.storage import Location, locate
+from data_loaders.storage import Location
 from data_loaders.streams import Cursor
 from trainer.build import build_sharded_model
 from trainer.checkpoint import (
@@ -24,7 +25,8 @@ from trainer.checkpoint import (
     read_manifest,
     restore,
 )
-from trainer.config import Recipe
+from trainer.config import Recipe, build_recipe
+from trainer.losses import NonFiniteLossError
 from trainer.metrics import TaskMetrics
 from trainer.progress import Listener, Progress
 from trainer.runtime import Runtime, joined_ranks
@@ -34,26 +36,28 @@ TaskResults = dict[str, dict[str, float | None]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate_checkpoint` found.
+    """A model's metrics on a split.
 
     Attributes:
-        checkpoint: its URI.
         split: that it was evaluated on.
-        tasks: each task's metrics.
+        tasks: each task's metrics, as `TaskMetrics.reduce_and_reset`, with `best_METRIC` for each
+            metric whose best value is known, and for a binary task `best_auc` in any case, None
+            where it is unknown.
+        examples_per_second: over all ranks.
     """
 
-    checkpoint: str
     split: Split
     tasks: TaskResults
+    examples_per_second: float
 
 
 def evaluate_checkpoint(
-    uri: str, *, data_root: str | None, listener: Listener | None
+    location: Location, *, data_root: str | None, listener: Listener | None
 ) -> Evaluation:
     """Evaluates a stored model, whatever number of ranks wrote it.
 
     Args:
-        uri: a checkpoint, or a run's folder: then the checkpoint that its summary would name.
+        location: of a checkpoint.
         data_root: another data set than the run's own.
         listener: told the progress.
 
@@ -61,24 +65,22 @@ def evaluate_checkpoint(
         IncompleteCheckpointError: there is no complete checkpoint.
         InputError: the data set does not fit the checkpoint's recipe.
     """
-    location = _chosen_checkpoint(locate(uri))
-    recipe = Recipe.model_validate(read_manifest(location).recipe)
-    if data_root is not None:
-        data = recipe.data.model_copy(update={"root": data_root})
-        recipe = recipe.model_copy(update={"data": data})
+    overrides = [] if data_root is None else [f"data.root={json.dumps(data_root)}"]
+    tree = read_manifest(location).recipe
+    recipe = build_recipe(tree, overrides=overrides, source=location.child(MANIFEST).uri)
     split = final_split(recipe.data)
     with joined_ranks() as runtime:
-        device = runtime.device
-        loader = evaluation_loader(recipe, split=split, runtime=runtime)
         model, _ = build_sharded_model(recipe, runtime=runtime)
         restore(location, model=model)
-        tasks = evaluate(
-            model, loader=loader, config=recipe.data, split=split, device=device, listener=listener
-        )
-    return Evaluation(checkpoint=location.uri, split=split, tasks=tasks)
+        return evaluate_split(model, recipe=recipe, split=split, runtime=runtime, listener=listener)
 
 
-def _chosen_checkpoint(location: Location) -> Location:
+def chosen_checkpoint(location: Location) -> Location:
+    """A checkpoint itself, or of a run's folder the one that its summary would name.
+
+    Raises:
+        IncompleteCheckpointError: there is no complete one.
+    """
     if location.child(MANIFEST).exists():
         return location
     checkpoints = Checkpoints(location, keep=1)
@@ -88,14 +90,25 @@ def _chosen_checkpoint(location: Location) -> Location:
             f"{location.uri}: neither a run with a complete checkpoint nor a checkpoint"
             + ("" if location.exists() else "; there is nothing at this URI")
         )
-    selects_best = Recipe.model_validate(newest[1].recipe).run.select == "best"
+    selects_best = newest[1].recipe["run"]["select"] == "best"
     best = checkpoints.best() if selects_best else None
     return (best or newest)[0]
 
 
-def evaluation_loader(recipe: Recipe, *, split: Split, runtime: Runtime) -> InteractionLoader:
-    """Reads a split once, in the log's order."""
-    return InteractionLoader(
+def evaluate_split(
+    model: DistributedModelParallel,
+    *,
+    recipe: Recipe,
+    split: Split,
+    runtime: Runtime,
+    listener: Listener | None,
+) -> Evaluation:
+    """Reads a split once, in the log's order; every rank must call.
+
+    Raises:
+        NonFiniteLossError: the model is broken, or the split holds extreme values.
+    """
+    loader = InteractionLoader(
         recipe.data,
         split=split,
         num_rows=recipe.num_rows_of_feature(),
@@ -103,37 +116,25 @@ def evaluation_loader(recipe: Recipe, *, split: Split, runtime: Runtime) -> Inte
         rank=runtime.rank,
         world_size=runtime.world_size,
     )
-
-
-def evaluate(
-    model: DistributedModelParallel,
-    *,
-    loader: InteractionLoader,
-    config: DataConfig,
-    split: Split,
-    device: torch.device,
-    listener: Listener | None,
-) -> TaskResults:
-    """Each task's metrics on a split, and beside them what the log's ground truth allows; every
-    rank must call.
-
-    Returns:
-        As `TaskMetrics.reduce_and_reset`, with `best_METRIC` for each metric whose best value is
-        known, and for a binary task `best_auc` in any case, None where it is unknown.
-    """
-    metrics = TaskMetrics(config.tasks, device=device)
+    metrics = TaskMetrics(recipe.data.tasks, device=runtime.device)
     was_training = model.training
     model.eval()
     started, num_steps = time.monotonic(), loader.steps_per_epoch
+    rate = 0.0
     for step, batch in enumerate(loader.batches(start=Cursor(), num_steps=num_steps), start=1):
-        with torch.no_grad():
-            _, output = model(batch.to(device, non_blocking=True))
+        try:
+            with torch.no_grad():
+                _, output = model(batch.to(runtime.device, non_blocking=True))
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(f"evaluation on {split}, step {step}: {error}") from None
         metrics.update(output)
+        num_done = min(step * recipe.data.batch_size, loader.num_examples)
+        rate = num_done / (time.monotonic() - started)
         if listener is not None:
-            rate = step * config.batch_size / (time.monotonic() - started)
             listener(Progress("evaluate", step, num_steps, rate, {}))
     model.train(was_training)
-    return with_best(metrics.reduce_and_reset(), config=config, split=split)
+    tasks = with_best(metrics.reduce_and_reset(), config=recipe.data, split=split)
+    return Evaluation(split=split, tasks=tasks, examples_per_second=round(rate, 1))
 
 
 def with_best(results: TaskResults, *, config: DataConfig, split: Split) -> TaskResults:

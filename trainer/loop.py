@@ -18,27 +18,33 @@ import torch
 import torch.distributed as dist
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
+from data_loaders.dataset import Split
 from data_loaders.errors import InputError
 from data_loaders.loader import InteractionLoader
 from data_loaders.row_groups import has_split
 from data_loaders.storage import Location, locate
 from data_loaders.streams import Cursor
 from embeddings.plan_report import placements
+from embeddings.planner import is_table
 from trainer.build import build_sharded_model
 from trainer.checkpoint import Checkpoints, Manifest, check_fits, cursor_of, restore
 from trainer.config import Recipe, dump_recipe
-from trainer.evaluate import TaskResults, evaluate, evaluation_loader, final_split, selection_score
+from trainer.evaluate import (
+    Evaluation,
+    TaskResults,
+    evaluate_split,
+    final_split,
+    selection_score,
+)
 from trainer.losses import NonFiniteLossError
 from trainer.metrics import TaskMetrics
 from trainer.model import StepOutput
 from trainer.optimizer import build_optimizer
-from trainer.progress import Listener, Progress
+from trainer.progress import Listener, Progress, throttled
 from trainer.run_folder import RunFolder
 from trainer.runtime import Runtime, joined_ranks
 
 Item = TypeVar("Item")
-
-PROGRESS_INTERVAL_SECONDS = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +55,14 @@ class TrainState:
         step: optimizer updates done.
         examples: trained on, over all ranks.
         seconds: spent in steps, waiting for data included, evaluation and checkpoints not.
+        data_wait_seconds: of them, waiting for data on this rank.
         cursor: the position in the log behind the last batch trained.
     """
 
     step: int = 0
     examples: int = 0
     seconds: float = 0.0
+    data_wait_seconds: float = 0.0
     cursor: Cursor = Cursor()
 
 
@@ -77,7 +85,8 @@ class _Training:
 
     def __init__(self, recipe: Recipe, runtime: Runtime, *, listener: Listener | None) -> None:
         assert recipe.run.uri is not None, "the launcher chooses run.uri"
-        self.recipe, self.runtime, self.listener = recipe, runtime, listener
+        self.recipe, self.runtime = recipe, runtime
+        self.listener = throttled(listener) if listener is not None else None
         self.device = runtime.device
         self.loader = InteractionLoader(
             recipe.data,
@@ -95,19 +104,21 @@ class _Training:
         self.group = dist.new_group(backend="gloo")
         self.checkpoints = Checkpoints(location, keep=recipe.checkpoint.keep, group=self.group)
         self.checkpoint, self.state = self._newest_checkpoint()
-        self.seconds_before = self.state.seconds  # of the attempts before this one
         self.folder = RunFolder(location, is_writer=runtime.rank == 0, resumed_step=self.state.step)
-        self.data_wait = Stopwatch()
+        self.data_wait = Stopwatch(self.state.data_wait_seconds)
         # reading starts here, while the model is built
         self.batches = self.data_wait.timed(
-            self.loader.batches(start=self.state.cursor, num_steps=self.num_steps - self.state.step)
+            self.loader.batches(
+                start=self.state.cursor,
+                num_steps=self.num_steps - self.state.step,
+                pin_memory=runtime.device_type == "cuda",
+            )
         )
         self.model, self.plan = build_sharded_model(recipe, runtime=runtime)
         self.optimizer = build_optimizer(self.model, config=recipe.optimizer)
         if self.checkpoint is not None:
             restore(self.checkpoint, model=self.model, optimizer=self.optimizer, group=self.group)
         self.metrics = TaskMetrics(recipe.data.tasks, device=self.device)
-        self._told_at = 0.0
 
     def run(self) -> None:
         self.folder.write_recipe(dump_recipe(self.recipe))
@@ -127,14 +138,13 @@ class _Training:
             self.state = self._after(output, seconds=time.monotonic() - started)
             self._tell(output, window)
             is_last = self.state.step == self.num_steps
-            if is_last or self.state.step % self.recipe.run.log_interval_steps == 0:
-                window = self._report_training(window)
             valid_due = self.has_valid and (is_last or self._is_validation_due())
-            if (
-                valid_due
-                or is_last
-                or _is_due(self.recipe.checkpoint.interval_steps, self.state.step)
-            ):
+            save_due = _is_due(self.recipe.checkpoint.interval_steps, self.state.step)
+            save_due = save_due or valid_due or is_last
+            # before a save too, so that a resumed run reports the same windows
+            if save_due or _is_due(self.recipe.run.log_interval_steps, self.state.step):
+                window = self._report_training(window)
+            if save_due:
                 pipeline.detach()
                 self.checkpoint = self._save(score=self._validate() if valid_due else None)
 
@@ -155,6 +165,7 @@ class _Training:
             step=self.state.step + 1,
             examples=self.state.examples + examples,
             seconds=self.state.seconds + seconds,
+            data_wait_seconds=self.data_wait.seconds,
             cursor=output.cursor,
         )
 
@@ -169,10 +180,8 @@ class _Training:
         return _is_due(interval, self.state.step) if interval else is_epoch_end
 
     def _tell(self, output: StepOutput, window: _Window) -> None:
-        now = time.monotonic()
-        if self.listener is None or now - self._told_at < PROGRESS_INTERVAL_SECONDS:
+        if self.listener is None:
             return
-        self._told_at = now
         losses = dict(zip(self.recipe.data.tasks, output.losses_T.tolist(), strict=True))
         rate = window.examples_per_second(self.state)
         self.listener(Progress("train", self.state.step, self.num_steps, rate, losses))
@@ -187,26 +196,29 @@ class _Training:
         head = {"split": split, "step": state.step, "examples": state.examples}
         self.folder.report({**head, "seconds": round(state.seconds, 3), **more, "tasks": tasks})
 
-    def _validate(self) -> float:
-        loader = evaluation_loader(self.recipe, split="valid", runtime=self.runtime)
-        tasks = evaluate(
+    def _evaluate(self, split: Split) -> Evaluation:
+        return evaluate_split(
             self.model,
-            loader=loader,
-            config=self.recipe.data,
-            split="valid",
-            device=self.device,
+            recipe=self.recipe,
+            split=split,
+            runtime=self.runtime,
             listener=self.listener,
         )
-        self._report("valid", tasks)
-        return selection_score(tasks)
+
+    def _validate(self) -> float:
+        result = self._evaluate("valid")
+        self._report("valid", result.tasks, examples_per_second=result.examples_per_second)
+        return selection_score(result.tasks)
 
     def _save(self, *, score: float | None) -> Location:
+        self._refuse_broken_model()
         self.folder.flush()
         state = self.state
         manifest = Manifest(
             step=state.step,
             examples=state.examples,
             seconds=state.seconds,
+            data_wait_seconds=state.data_wait_seconds,
             cursor=dataclasses.astuple(state.cursor),
             log_fingerprint=self.loader.fingerprint,
             world_size=self.runtime.world_size,
@@ -214,6 +226,17 @@ class _Training:
             recipe=self.recipe.model_dump(mode="json"),
         )
         return self.checkpoints.save(model=self.model, optimizer=self.optimizer, manifest=manifest)
+
+    def _refuse_broken_model(self) -> None:
+        """A finite loss may still have left NaN behind: a run could not go on from that."""
+        towers = (item for name, item in self.model.named_parameters() if not is_table(name))
+        finite = torch.stack([torch.isfinite(item).all() for item in towers]).all().float()
+        dist.all_reduce(finite, op=dist.ReduceOp.MIN)
+        if not finite:
+            raise NonFiniteLossError(
+                f"step {self.state.step}: the towers' weights are no longer finite; no checkpoint "
+                "was written; lower optimizer.*.learning_rate, or look for extreme values"
+            )
 
     def _newest_checkpoint(self) -> tuple[Location | None, TrainState]:
         """Where to go on, if this run has been begun before."""
@@ -232,6 +255,7 @@ class _Training:
             step=manifest.step,
             examples=manifest.examples,
             seconds=manifest.seconds,
+            data_wait_seconds=manifest.data_wait_seconds,
             cursor=cursor_of(manifest),
         )
 
@@ -242,18 +266,8 @@ class _Training:
         if best is not None and best[0].uri != self.checkpoint.uri:
             self.checkpoint = best[0]
             restore(self.checkpoint, model=self.model, group=self.group)
-        split = final_split(self.recipe.data)
-        loader = evaluation_loader(self.recipe, split=split, runtime=self.runtime)
-        tasks = evaluate(
-            self.model,
-            loader=loader,
-            config=self.recipe.data,
-            split=split,
-            device=self.device,
-            listener=self.listener,
-        )
+        result = self._evaluate(final_split(self.recipe.data))
         state = self.state
-        seconds = state.seconds - self.seconds_before
         self.folder.write_summary(
             {
                 "examples": state.examples,
@@ -261,11 +275,9 @@ class _Training:
                 "world_size": self.runtime.world_size,
                 "seconds": round(state.seconds, 3),
                 "examples_per_second": round(state.examples / state.seconds, 1),
-                "data_wait_fraction": round(self.data_wait.seconds / seconds, 4)
-                if seconds
-                else 0.0,
-                "evaluated_on": split,
-                "tasks": tasks,
+                "data_wait_fraction": round(state.data_wait_seconds / state.seconds, 4),
+                "evaluated_on": result.split,
+                "tasks": result.tasks,
                 "checkpoint": self.checkpoint.uri,
                 "plan": [
                     dataclasses.asdict(item)
@@ -276,10 +288,10 @@ class _Training:
 
 
 class Stopwatch:
-    """Adds up the time that an iterator's consumer waits for it."""
+    """Adds up the time that an iterator's consumer waits for it, from `seconds` on."""
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
 
     def timed(self, items: Iterator[Item]) -> Iterator[Item]:
         """The same items."""

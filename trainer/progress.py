@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -27,3 +28,20 @@ class Progress:
 
 
 Listener = Callable[[Progress], None]
+
+
+# A person sees no more, and each is a message to another process.
+INTERVAL_SECONDS = 0.2
+
+
+def throttled(listener: Listener) -> Listener:
+    """The same listener, told at most every `INTERVAL_SECONDS`."""
+    told_at = 0.0
+
+    def tell(progress: Progress) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at >= INTERVAL_SECONDS:
+            told_at = time.monotonic()
+            listener(progress)
+
+    return tell

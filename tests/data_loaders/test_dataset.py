@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from data_loaders.dataset import (
     DatasetInfo,
     SplitInfo,
+    begin_dataset,
     parquet_files,
     read_dataset_info,
-    refuse_existing,
     write_dataset_info,
     write_split,
 )
@@ -115,8 +115,16 @@ def test_a_description_of_another_kind_is_named(tmp_path: Path, text: str) -> No
 
 def test_a_folder_that_holds_anything_is_not_overwritten(tmp_path: Path) -> None:
     """An empty one, or none, is fine."""
-    refuse_existing(locate(str(tmp_path)))
-    refuse_existing(locate(str(tmp_path / "none")))
-    (tmp_path / "notes.txt").write_text("mine")
+    begin_dataset(locate(str(tmp_path / "none")), name="new")
+    (tmp_path / "empty").mkdir()
+    begin_dataset(locate(str(tmp_path / "empty")), name="new")
     with pytest.raises(StorageError, match="is not empty"):
-        refuse_existing(locate(str(tmp_path)))
+        begin_dataset(locate(str(tmp_path / "empty")), name="new")
+
+
+def test_a_data_set_whose_writing_was_interrupted_is_refused(tmp_path: Path) -> None:
+    """Whatever files are there: `dataset.json` says so until it is complete."""
+    root = locate(str(tmp_path / "log"))
+    begin_dataset(root, name="new")
+    with pytest.raises(SchemaError, match=r"log: this data set is incomplete"):
+        read_dataset_info(root)

@@ -263,7 +263,9 @@ def prefetch_threads() -> list[threading.Thread]:
 def test_closing_early_ends_the_thread(tmp_path: Path) -> None:
     """A run that fails elsewhere does not go on reading."""
     write_numbered(tmp_path, sizes=[[50], [50]])
-    batches = loader(tmp_path, batch_size=2).batches(start=Cursor(), num_steps=50)
+    batches = loader(tmp_path, batch_size=2, prefetch_bytes=100).batches(
+        start=Cursor(), num_steps=50
+    )
     assert len(list(itertools.islice(batches, 3))) == 3
     assert len(prefetch_threads()) == 1
     batches.close()

@@ -323,7 +323,7 @@ def test_no_real_history_holds_its_own_impression_or_later_ones(tmp_path: Path) 
 
 def test_an_unknown_data_set_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
     """The message names what was asked for and what was probably meant."""
-    with pytest.raises(InputError, match=r"'census_incom'.*did you mean 'census-income'"):
+    with pytest.raises(InputError, match=r"^census_incom: .*did you mean census-income"):
         prepare("census_incom", source=str(tmp_path), out=str(tmp_path / "out"))
 
 

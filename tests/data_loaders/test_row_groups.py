@@ -191,10 +191,16 @@ def test_a_missing_column_is_refused_with_the_nearest_name(
     assert message.endswith("did you mean user?")
 
 
+def test_a_feature_and_a_task_of_one_name_read_their_own_columns() -> None:
+    """A past click as a feature beside the click to predict."""
+    both = config(None, {"click": {"kind": "dense", "column": "past"}})
+    assert {"past", "click"} <= set(read_columns(both))
+
+
 def test_a_missing_column_unlike_any_other_is_refused_with_all_names(tmp_path: Path) -> None:
     """There is no nearest name to give."""
     write(tmp_path, user=INTEGERS)
-    assert refusal(config(tmp_path, {"zzz": ID})).endswith("it has: click, user")
+    assert refusal(config(tmp_path, {"zzz": ID})).endswith("there are: click, user")
 
 
 def test_every_file_is_checked(tmp_path: Path) -> None:

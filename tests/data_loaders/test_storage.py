@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_loaders import storage
-from data_loaders.dataset import open_parquet, parquet_files, refuse_existing, write_split
+from data_loaders.dataset import begin_dataset, open_parquet, parquet_files, write_split
 from data_loaders.errors import StorageError
 from data_loaders.storage import Location, locate
 
@@ -163,7 +163,7 @@ def test_bytes_that_are_no_text_are_named(root: Location) -> None:
 def test_parquet_is_read_back_in_the_files_and_row_groups_asked_for(root: Location) -> None:
     table = pa.table({"user": list(range(2_500)), "title": [f"t{i}" for i in range(2_500)]})
     pieces = [table.slice(0, 700), table.slice(700, 1), table.slice(701)]
-    refuse_existing(root)
+    begin_dataset(root, name="new")
     written = write_split(
         root, split="train", tables=pieces, rows_per_file=1_000, rows_per_row_group=300
     )
@@ -173,7 +173,7 @@ def test_parquet_is_read_back_in_the_files_and_row_groups_asked_for(root: Locati
     assert files[0].num_row_groups == 4
     assert pa.concat_tables([file.read() for file in files]).equals(table)
     with pytest.raises(StorageError, match="not empty"):
-        refuse_existing(root)
+        begin_dataset(root, name="new")
     for file in files:
         file.close(force=True)
 

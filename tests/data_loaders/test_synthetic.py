@@ -278,8 +278,8 @@ def test_an_uneven_number_of_examples_is_written_in_full(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("scenario", "examples", "seed", "message"),
     [
-        ("ecomerce", 1_000, 0, "scenario 'ecomerce' is unknown; did you mean ecommerce?"),
-        ("xyz", 1_000, 0, "scenario 'xyz' is unknown; known are: ecommerce"),
+        ("ecomerce", 1_000, 0, "ecomerce: no such scenario; did you mean ecommerce?"),
+        ("xyz", 1_000, 0, "xyz: no such scenario; there are: ecommerce"),
         ("ecommerce", 999, 0, "examples: 999 are too few; give 1000 or more"),
         ("ecommerce", 1_000, -1, "seed: -1 is negative; give 0 or more"),
     ],

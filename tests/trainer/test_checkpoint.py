@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import pickle
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.optim.keyed import KeyedOptimizer
 
+from data_loaders.errors import StorageError
 from data_loaders.loader import InteractionLoader
 from data_loaders.storage import Location, locate
 from data_loaders.streams import Cursor
@@ -32,6 +35,7 @@ from trainer.checkpoint import (
 )
 from trainer.checkpoint_storage import LocationReader
 from trainer.config import Recipe, build_recipe
+from trainer.evaluate import evaluate_checkpoint
 from trainer.optimizer import build_optimizer
 from trainer.runtime import joined_ranks
 
@@ -45,6 +49,7 @@ def manifest(recipe: Recipe, **changes: Any) -> Manifest:
         "step": 1,
         "examples": 32,
         "seconds": 0.5,
+        "data_wait_seconds": 0.25,
         "cursor": (0, 1),
         "log_fingerprint": "print",
         "world_size": 1,
@@ -331,6 +336,79 @@ def test_an_index_that_would_run_code_is_refused(tmp_path: Path) -> None:
         with pytest.raises(pickle.UnpicklingError):
             LocationReader(locate(str(tmp_path))).read_metadata()
     assert not harm.exists()
+
+
+class OlderPythonPickler(pickle._Pickler):
+    """Pickles an enum as Python before 3.11.4 does: by getattr of its class."""
+
+    def reducer_override(self, item: Any) -> Any:
+        if isinstance(item, enum.Enum):
+            return getattr, (type(item), item.name)
+        return NotImplemented
+
+
+def test_an_index_that_an_older_python_wrote_is_read(tmp_path: Path) -> None:
+    """It pickles an enum through getattr, which is let in for that enum and nothing else."""
+    run, recipe = tmp_path / "run", make_recipe(write_toy_log(tmp_path / "log"))
+    run_ranks(train_and_save, world_size=1, arguments={"recipe": recipe, "run": str(run)})
+    [(location, _)] = Checkpoints(locate(str(run)), keep=5).complete()
+    index = Path(location.path) / ".metadata"
+    metadata = LocationReader(location).read_metadata()
+    with index.open("wb") as file:
+        OlderPythonPickler(file).dump(metadata)
+    assert b"getattr" in index.read_bytes()
+    assert LocationReader(location).read_metadata().state_dict_metadata.keys() == (
+        metadata.state_dict_metadata.keys()
+    )
+    index.write_bytes(pickle.dumps(Reduced(getattr, (Path, "unlink"))))
+    with pytest.raises(pickle.UnpicklingError):
+        LocationReader(location).read_metadata()
+
+
+class Reduced:
+    """Pickles as a call."""
+
+    def __init__(self, function: Any, arguments: tuple[Any, ...]) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+def test_an_index_of_anything_but_tensors_is_refused(tmp_path: Path) -> None:
+    """DCP would unpickle the bytes that it calls for."""
+    entries = {"model.weight": BytesStorageMetadata()}
+    index = Metadata(state_dict_metadata=entries, planner_data=None, storage_data={})
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(index))
+    with pytest.raises(pickle.UnpicklingError, match=r"no place|no tensor"):
+        LocationReader(locate(str(tmp_path))).read_metadata()
+
+
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp"])
+def test_a_damaged_checkpoint_is_said_to_be_damaged(tmp_path: Path, name: str) -> None:
+    """Not to be of another recipe."""
+    run, recipe = tmp_path / "run", make_recipe(write_toy_log(tmp_path / "log"))
+    run_ranks(train_and_save, world_size=1, arguments={"recipe": recipe, "run": str(run)})
+    [(location, _)] = Checkpoints(locate(str(run)), keep=5).complete()
+    file = Path(location.path) / name
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 20])
+    with pytest.raises(StorageError, match=r"step-00000001: this checkpoint cannot be read"):
+        run_ranks(evaluate_uri, world_size=1, arguments={"uri": location.uri})
+
+
+def evaluate_uri(uri: str) -> None:
+    evaluate_checkpoint(locate(uri), data_root=None, listener=None)
+
+
+@pytest.mark.parametrize("kind", ["features", "tasks"])
+def test_a_run_does_not_go_on_with_another_order(kind: str) -> None:
+    """The order of features and tasks is that of the model's columns and towers."""
+    recipe = make_recipe()
+    tree = recipe.model_dump()
+    tree["data"][kind] = dict(reversed(tree["data"][kind].items()))
+    other = Recipe.model_validate(tree)
+    with pytest.raises(CheckpointMismatchError, match=rf"the order of data\.{kind}"):
+        check_fits(locate("run"), manifest(recipe), recipe=other, log_fingerprint="log")
 
 
 def test_an_index_holds_no_place(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(key: str, nearest: str)
 )
 def test_an_unknown_key_like_no_other_is_refused_with_all_names(key: str, known: str) -> None:
     """There is no nearest one to give."""
-    assert refusal(tree_with(key, 1)) == f"recipe.yaml: {key}: unknown key; known are: {known}"
+    assert refusal(tree_with(key, 1)) == f"recipe.yaml: {key}: unknown key; there are: {known}"
 
 
 @pytest.mark.parametrize("name", ["id", "dense", "binary", "regression", "id_list"])
@@ -190,12 +191,49 @@ def test_a_missing_file_is_named_with_the_shipped_recipes(tmp_path: Path) -> Non
     """And the nearest of them."""
     shipped = shipped_recipes()
     assert shipped
-    with pytest.raises(RecipeError, match="no shipped recipe and no such file") as caught:
+    expected = f"no recipe that ships with Polytower; did you mean {shipped[0]}?"
+    with pytest.raises(RecipeError, match=re.escape(expected)):
         load_recipe(shipped[0] + "x")
-    assert f"did you mean {shipped[0]}?" in str(caught.value)
-    assert all(name in str(caught.value) for name in shipped)
+    with pytest.raises(RecipeError, match="there are: " + ", ".join(shipped)):
+        load_recipe("?")
     with pytest.raises(RecipeError, match="no such file"):
         load_recipe(str(tmp_path / "none.yaml"))
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    """YAML would let the later one win, in silence: a copied feature replaces the first."""
+    file = tmp_path / "twice.yaml"
+    file.write_text("run: {num_steps: 1}\ndata: {}\nrun: {num_epochs: 2}\n")
+    with pytest.raises(RecipeError, match=r"run stands twice: line 3"):
+        load_recipe(str(file))
+
+
+def test_a_recipe_needs_an_id(tmp_path: Path) -> None:
+    """Without one there are no tables, and nothing to shard."""
+    tree = toy_recipe(tmp_path)
+    tree["data"]["features"] = {"age": {"kind": "dense"}}
+    tree["embeddings"] = {}
+    assert "expected at least one of kind id or id_list" in refusal(tree)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.features.age={column: age}"], "data.features.age: expected kind: id, id_list or"),
+        (
+            ["data.tasks.click={kind: rank}"],
+            "data.tasks.click: expected kind: binary or regression",
+        ),
+        (["data.features=3"], "data.features: expected a section with keys, found 3"),
+        (["data.tasks={}"], "data.tasks: is empty; expected at least one"),
+    ],
+)
+def test_a_section_of_the_wrong_form_is_refused_in_our_words(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    """Not in those of the validation library."""
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        build_recipe(toy_recipe(tmp_path), overrides=overrides, source="recipe.yaml")
 
 
 def test_every_shipped_recipe_is_valid() -> None:
