@@ -77,8 +77,9 @@ def submit(
 
 
 def _connect(address: str) -> JobSubmissionClient:
-    # Ray logs each package that it uploads
-    logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.ERROR)
+    # Ray logs each package that it uploads, and the end of the log
+    for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or parts.hostname is None:
         raise InputError(

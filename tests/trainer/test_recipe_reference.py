@@ -1,0 +1,49 @@
+"""docs/recipe.md knows every key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from data_loaders.config import BinaryTask, DenseFeature, IdFeature, IdListFeature, RegressionTask
+from embeddings.config import TableConfig
+from trainer.config import Recipe
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "recipe.md"
+NAMED = {
+    "data.features.NAME.": (IdFeature, IdListFeature, DenseFeature),
+    "data.tasks.NAME.": (BinaryTask, RegressionTask),
+    "embeddings.tables.NAME.": (TableConfig,),
+}
+
+
+def keys(section: type[BaseModel], prefix: str) -> list[str]:
+    found = []
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found += keys(kind, f"{prefix}{name}.")
+        elif name not in ("kind", "features", "tasks", "tables"):
+            found.append(prefix + name)
+    return found
+
+
+@pytest.mark.parametrize(
+    "key",
+    sorted(
+        {
+            *keys(Recipe, ""),
+            *(
+                key
+                for prefix, kinds in NAMED.items()
+                for kind in kinds
+                for key in keys(kind, prefix)
+            ),
+        }
+    ),
+)
+def test_every_key_of_a_recipe_is_in_the_reference(key: str) -> None:
+    """A key that nobody can look up might as well not be there."""
+    assert f"| `{key}` |" in REFERENCE.read_text()
