@@ -70,9 +70,11 @@ is_running() {
 
 wait_until() {  # wait_until DAEMON WHAT COMMAND...
     local daemon=$1 what=$2 deadline=$((SECONDS + START_TIMEOUT_SECONDS))
+    local begun=$((SECONDS + 5))  # a daemon writes its pid file some time after its parent returns
     shift 2
     until "$@"; do
-        pid_of "$daemon" >/dev/null || fail_with_log "$daemon ended before $what" "$daemon"
+        pid_of "$daemon" >/dev/null || [ $SECONDS -lt $begun ] \
+            || fail_with_log "$daemon ended before $what" "$daemon"
         [ $SECONDS -lt $deadline ] \
             || fail_with_log "not after $START_TIMEOUT_SECONDS s: $what" "$daemon"
         sleep 0.2
