@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-
-if TYPE_CHECKING:
-    from data_loaders.storage import Location
-    from trainer.config import Recipe
 
 app = typer.Typer(
     name="polytower",
@@ -83,19 +77,20 @@ def train(
     Exits with status 4 when a task learned less than `run.max_auc_gap` allows.
     """
     from cluster.display import print_summary, training_progress
+    from cluster.preflight import check_log, print_dry_run, resolve, say_where_it_goes_on
     from data_loaders.storage import locate
     from data_loaders.streams import check_world_size
     from trainer.run_folder import read_summary
 
-    resolved = _resolve(recipe, overrides or [])
+    resolved = resolve(recipe, overrides or [])
     if resolved.data.root is not None or not dry_run:
-        _check_log(resolved)
+        check_log(resolved)
     check_world_size(num_streams=resolved.data.num_streams, world_size=workers or 1)
     if dry_run:
-        _print_dry_run(resolved, num_workers=workers)
+        print_dry_run(resolved, num_workers=workers)
         return
     assert resolved.run.uri is not None
-    _say_where_it_goes_on(locate(resolved.run.uri))
+    say_where_it_goes_on(locate(resolved.run.uri))
     from cluster.launch import LaunchError, launch
 
     try:
@@ -269,79 +264,6 @@ def lookup(
     print_lookup_report(report, console)
     if out is not None:
         write_report(report, out)
-
-
-def _resolve(recipe: str, overrides: list[str]) -> Recipe:
-    """The recipe with every URI set and absolute, because ranks have working directories of their
-    own.
-    """
-    from data_loaders.storage import locate
-    from trainer.config import load_recipe
-    from trainer.runtime import prepare_environment
-
-    prepare_environment()
-    resolved = load_recipe(recipe, overrides=overrides)
-    run_uri = resolved.run.uri or f"runs/{resolved.run.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    run = resolved.run.model_copy(update={"uri": locate(run_uri).uri})
-    data = resolved.data
-    if data.root is not None:
-        data = data.model_copy(update={"root": locate(data.root).uri})
-    return resolved.model_copy(update={"run": run, "data": data})
-
-
-def _check_log(recipe: Recipe) -> None:
-    """Every split's schema, before anything is started."""
-    from data_loaders.dataset import SPLITS
-    from data_loaders.row_groups import has_split, list_row_groups
-
-    for split in SPLITS:
-        if split == "train" or has_split(recipe.data, split=split):
-            list_row_groups(recipe.data, split=split)
-
-
-def _say_where_it_goes_on(run: Location) -> None:
-    from cluster.display import console
-
-    for checkpoint in reversed(run.child("checkpoints").children()):
-        if checkpoint.child("manifest.json").exists():
-            console.print(f"this run goes on from {checkpoint.name}")
-            return
-
-
-def _print_dry_run(recipe: Recipe, *, num_workers: int | None) -> None:
-    import torch
-
-    from cluster.display import console, print_plan
-    from data_loaders.row_groups import list_row_groups
-    from embeddings.plan_report import placements
-    from trainer.build import build_model, plan_model
-    from trainer.config import dump_recipe
-    from trainer.runtime import quiet_libraries, rank_memory_bytes
-
-    quiet_libraries()
-    device_type = "cuda" if torch.cuda.is_available() else "cpu"
-    num_workers = num_workers or max(1, torch.cuda.device_count())
-    plan = plan_model(
-        recipe,
-        build_model(recipe),
-        world_size=num_workers,
-        local_world_size=num_workers,
-        device_type=device_type,
-        memory_bytes=rank_memory_bytes(device_type=device_type, local_world_size=num_workers),
-    )
-    console.print(dump_recipe(recipe), markup=False, soft_wrap=True)
-    print_plan(
-        [dataclasses.asdict(item) for item in placements(plan, tables=recipe.embeddings.tables)]
-    )
-    if recipe.data.root is not None:
-        num_examples = list_row_groups(recipe.data, split="train").num_examples
-        steps = -(-num_examples // recipe.data.batch_size)
-        console.print(f"train: {num_examples:,} examples, about {steps:,} steps an epoch")
-    else:
-        console.print("data.root is not set: no log was looked at")
-    console.print(
-        f"{num_workers} {device_type} ranks, as if all were on this machine; nothing was trained"
-    )
 
 
 def _judge(summary: dict[str, Any], *, max_auc_gap: float | None) -> None:

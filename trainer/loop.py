@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
-from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,7 +21,6 @@ from data_loaders.errors import InputError
 from data_loaders.loader import InteractionLoader
 from data_loaders.row_groups import has_split
 from data_loaders.storage import Location, locate
-from data_loaders.streams import Cursor
 from embeddings.plan_report import placements
 from embeddings.planner import is_table
 from trainer.build import build_sharded_model
@@ -43,27 +40,7 @@ from trainer.optimizer import build_optimizer
 from trainer.progress import Listener, Progress, throttled
 from trainer.run_folder import RunFolder
 from trainer.runtime import Runtime, joined_ranks
-
-Item = TypeVar("Item")
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainState:
-    """How far a run is.
-
-    Attributes:
-        step: optimizer updates done.
-        examples: trained on, over all ranks.
-        seconds: spent in steps, waiting for data included, evaluation and checkpoints not.
-        data_wait_seconds: of them, waiting for data on this rank.
-        cursor: the position in the log behind the last batch trained.
-    """
-
-    step: int = 0
-    examples: int = 0
-    seconds: float = 0.0
-    data_wait_seconds: float = 0.0
-    cursor: Cursor = Cursor()
+from trainer.state import Stopwatch, TrainState, Window
 
 
 def train(recipe: Recipe, *, listener: Listener | None = None) -> None:
@@ -129,7 +106,7 @@ class _Training:
         """All steps that are left."""
         pipeline = TrainPipelineSparseDist(self.model, self.optimizer, self.device)
         self.model.train()
-        window = _Window(self.state)
+        window = Window(self.state)
         while self.state.step < self.num_steps:
             started = time.monotonic()
             self._seed_step()
@@ -179,17 +156,17 @@ class _Training:
         is_epoch_end = self.state.cursor.step == 0
         return _is_due(interval, self.state.step) if interval else is_epoch_end
 
-    def _tell(self, output: StepOutput, window: _Window) -> None:
+    def _tell(self, output: StepOutput, window: Window) -> None:
         if self.listener is None:
             return
         losses = dict(zip(self.recipe.data.tasks, output.losses_T.tolist(), strict=True))
         rate = window.examples_per_second(self.state)
         self.listener(Progress("train", self.state.step, self.num_steps, rate, losses))
 
-    def _report_training(self, window: _Window) -> _Window:
+    def _report_training(self, window: Window) -> Window:
         tasks = self.metrics.reduce_and_reset()
         self._report("train", tasks, examples_per_second=window.examples_per_second(self.state))
-        return _Window(self.state)
+        return Window(self.state)
 
     def _report(self, split: str, tasks: TaskResults, **more: float) -> None:
         state = self.state
@@ -285,36 +262,6 @@ class _Training:
                 ],
             }
         )
-
-
-class Stopwatch:
-    """Adds up the time that an iterator's consumer waits for it, from `seconds` on."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-    def timed(self, items: Iterator[Item]) -> Iterator[Item]:
-        """The same items."""
-        while True:
-            started = time.monotonic()
-            try:
-                item = next(items)
-            except StopIteration:
-                return
-            finally:
-                self.seconds += time.monotonic() - started
-            yield item
-
-
-@dataclasses.dataclass(frozen=True)
-class _Window:
-    """The steps since the last report."""
-
-    start: TrainState
-
-    def examples_per_second(self, state: TrainState) -> float:
-        seconds = state.seconds - self.start.seconds
-        return round((state.examples - self.start.examples) / seconds, 1) if seconds else 0.0
 
 
 def _is_due(interval: int | None, step: int) -> bool:

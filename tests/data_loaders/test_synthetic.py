@@ -15,12 +15,11 @@ from sklearn.metrics import roc_auc_score
 
 from data_loaders.dataset import DatasetInfo, read_dataset_info
 from data_loaders.errors import InputError, StorageError
+from data_loaders.oracle import BinaryBest, RegressionBest
 from data_loaders.storage import locate
 from data_loaders.synthetic import (
     CHUNK_EXAMPLES,
-    BinaryBest,
     Ecommerce,
-    RegressionBest,
     generate,
 )
 

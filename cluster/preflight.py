@@ -1,0 +1,75 @@
+"""What is done and said before ranks start: recipe resolved, log checked, plan shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from cluster.display import console, print_plan
+from data_loaders.dataset import SPLITS
+from data_loaders.row_groups import has_split, list_row_groups
+from data_loaders.storage import Location, locate
+from trainer.config import Recipe, dump_recipe, load_recipe
+from trainer.runtime import prepare_environment, quiet_libraries, rank_memory_bytes
+
+
+def resolve(recipe: str, overrides: list[str]) -> Recipe:
+    """The recipe with every URI set and absolute, because ranks have working directories of their
+    own.
+    """
+    prepare_environment()
+    resolved = load_recipe(recipe, overrides=overrides)
+    run_uri = resolved.run.uri or f"runs/{resolved.run.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    run = resolved.run.model_copy(update={"uri": locate(run_uri).uri})
+    data = resolved.data
+    if data.root is not None:
+        data = data.model_copy(update={"root": locate(data.root).uri})
+    return resolved.model_copy(update={"run": run, "data": data})
+
+
+def check_log(recipe: Recipe) -> None:
+    """Every split's schema, before anything is started."""
+    for split in SPLITS:
+        if split == "train" or has_split(recipe.data, split=split):
+            list_row_groups(recipe.data, split=split)
+
+
+def say_where_it_goes_on(run: Location) -> None:
+    """Names the checkpoint, if the run has been begun before."""
+    for checkpoint in reversed(run.child("checkpoints").children()):
+        if checkpoint.child("manifest.json").exists():
+            console.print(f"this run goes on from {checkpoint.name}")
+            return
+
+
+def print_dry_run(recipe: Recipe, *, num_workers: int | None) -> None:
+    """The resolved recipe, the sharding plan, and how long an epoch is."""
+    import torch
+
+    from embeddings.plan_report import placements
+    from trainer.build import build_model, plan_model
+
+    quiet_libraries()
+    device_type = "cuda" if torch.cuda.is_available() else "cpu"
+    num_workers = num_workers or max(1, torch.cuda.device_count())
+    plan = plan_model(
+        recipe,
+        build_model(recipe),
+        world_size=num_workers,
+        local_world_size=num_workers,
+        device_type=device_type,
+        memory_bytes=rank_memory_bytes(device_type=device_type, local_world_size=num_workers),
+    )
+    console.print(dump_recipe(recipe), markup=False, soft_wrap=True)
+    print_plan(
+        [dataclasses.asdict(item) for item in placements(plan, tables=recipe.embeddings.tables)]
+    )
+    if recipe.data.root is not None:
+        num_examples = list_row_groups(recipe.data, split="train").num_examples
+        steps = -(-num_examples // recipe.data.batch_size)
+        console.print(f"train: {num_examples:,} examples, about {steps:,} steps an epoch")
+    else:
+        console.print("data.root is not set: no log was looked at")
+    console.print(
+        f"{num_workers} {device_type} ranks, as if all were on this machine; nothing was trained"
+    )

@@ -1,0 +1,61 @@
+"""How far a run is, and how it spends its time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from data_loaders.streams import Cursor
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """How far a run is.
+
+    Attributes:
+        step: optimizer updates done.
+        examples: trained on, over all ranks.
+        seconds: spent in steps, waiting for data included, evaluation and checkpoints not.
+        data_wait_seconds: of them, waiting for data on this rank.
+        cursor: the position in the log behind the last batch trained.
+    """
+
+    step: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+    data_wait_seconds: float = 0.0
+    cursor: Cursor = Cursor()
+
+
+class Stopwatch:
+    """Adds up the time that an iterator's consumer waits for it, from `seconds` on."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def timed(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The same items."""
+        while True:
+            started = time.monotonic()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            finally:
+                self.seconds += time.monotonic() - started
+            yield item
+
+
+@dataclass(frozen=True)
+class Window:
+    """The steps since the last report."""
+
+    start: TrainState
+
+    def examples_per_second(self, state: TrainState) -> float:
+        seconds = state.seconds - self.start.seconds
+        return round((state.examples - self.start.examples) / seconds, 1) if seconds else 0.0
