@@ -35,13 +35,13 @@ INTERVAL_SECONDS = 0.2
 
 
 def throttled(listener: Listener) -> Listener:
-    """The same listener, told at most every `INTERVAL_SECONDS`."""
-    told_at = 0.0
+    """The same listener, told of each new phase, and else at most every `INTERVAL_SECONDS`."""
+    told_at, phase = 0.0, ""
 
     def tell(progress: Progress) -> None:
-        nonlocal told_at
-        if time.monotonic() - told_at >= INTERVAL_SECONDS:
-            told_at = time.monotonic()
+        nonlocal told_at, phase
+        if progress.phase != phase or time.monotonic() - told_at >= INTERVAL_SECONDS:
+            told_at, phase = time.monotonic(), progress.phase
             listener(progress)
 
     return tell
