@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from trainer.config import Recipe
 
 app = typer.Typer(
     name="polytower",
@@ -36,6 +39,7 @@ Workers = Annotated[
     typer.Option(min=1, help="ranks; one per GPU by default, or one where there is none"),
 ]
 
+EXIT_RANKS_FAILED = 3
 EXIT_LEARNING_FAILED = 4
 EXIT_INTERRUPTED = 130
 
@@ -76,7 +80,7 @@ def train(
 
     Exits with status 4 when a task learned less than `run.max_auc_gap` allows.
     """
-    from cluster.display import print_summary, training_progress
+    from cluster.display import print_summary
     from cluster.preflight import check_log, print_dry_run, resolve, say_where_it_goes_on
     from data_loaders.storage import locate
     from data_loaders.streams import check_world_size
@@ -91,22 +95,7 @@ def train(
         return
     assert resolved.run.uri is not None
     say_where_it_goes_on(locate(resolved.run.uri))
-    from cluster.launch import LaunchError, launch
-
-    try:
-        with training_progress() as listener:
-            launch(resolved, num_workers=workers, address=address, listener=listener)
-    except KeyboardInterrupt:
-        from cluster.display import console
-
-        again = f"polytower train {recipe} ... run.uri={resolved.run.uri}"
-        console.print(f"interrupted; go on from the newest checkpoint with: {again}", markup=False)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except LaunchError as error:
-        from cluster.display import print_error
-
-        print_error(str(error))
-        raise typer.Exit(3) from error
+    _launch(resolved, recipe=recipe, workers=workers, address=address)
     summary = read_summary(locate(resolved.run.uri))
     print_summary(summary, run_uri=resolved.run.uri)
     _judge(summary, max_auc_gap=resolved.run.max_auc_gap)
@@ -264,6 +253,23 @@ def lookup(
     print_lookup_report(report, console)
     if out is not None:
         write_report(report, out)
+
+
+def _launch(resolved: Recipe, *, recipe: str, workers: int | None, address: str | None) -> None:
+    """Trains with a progress bar; an end before the run's end is one line and an exit status."""
+    from cluster.display import console, print_error, training_progress
+    from cluster.launch import LaunchError, launch
+
+    try:
+        with training_progress() as listener:
+            launch(resolved, num_workers=workers, address=address, listener=listener)
+    except KeyboardInterrupt:
+        again = f"polytower train {recipe} ... run.uri={resolved.run.uri}"
+        console.print(f"interrupted; go on from the newest checkpoint with: {again}", markup=False)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except LaunchError as error:
+        print_error(str(error))
+        raise typer.Exit(EXIT_RANKS_FAILED) from error
 
 
 def _judge(summary: dict[str, Any], *, max_auc_gap: float | None) -> None:

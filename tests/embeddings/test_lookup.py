@@ -17,9 +17,9 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from embeddings.config import TableConfig
 from embeddings.lookup import pooled_in_order
-from embeddings.planner import plan_tables, shard_model
 from embeddings.tables import build_tables, initialise_tables, module_name
 from tests.helpers.ranks import run_ranks
+from tests.helpers.sharding import shard_on_cpu
 from trainer.config import DenseOptimizerConfig, OptimizerConfig, TableOptimizerConfig
 from trainer.optimizer import build_optimizer
 
@@ -94,17 +94,7 @@ def train_lookup(sharding: str, pooling: str) -> dict[str, Any]:
     rank, world_size = dist.get_rank(), dist.get_world_size()
     tables = make_tables(sharding, pooling=pooling)
     model = Lookup(tables)
-    plan = plan_tables(
-        model,
-        tables=tables,
-        world_size=world_size,
-        local_world_size=world_size,
-        device_type="cpu",
-        memory_bytes=2**30,
-        batch_size=16,
-    )
-    device = torch.device("cpu")
-    sharded = shard_model(model, plan=plan, device=device, learning_rate=LEARNING_RATE, eps=EPS)
+    sharded = shard_on_cpu(model, tables=tables, learning_rate=LEARNING_RATE, eps=EPS)
     weights = {key: item for key, item in sharded.state_dict().items() if key.endswith(".weight")}
     initialise_tables(weights, seed=5, std=0.3)
     optimizer = build_optimizer(

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
 from embeddings.config import TableConfig
-from embeddings.planner import plan_tables, shard_model
 from embeddings.tables import build_tables, initialise_tables, module_name
 from tests.helpers.ranks import run_ranks
+from tests.helpers.sharding import shard_on_cpu
 
 # the large table spans several runs of rows with a seed of their own; shards begin within one
 SIZES = {"large": (150_001, 8), "narrow": (1003, 4), "wide": (64, 24)}
@@ -46,18 +45,7 @@ def pieces_that_differ(shardings: list[str]) -> dict[str, int]:
             for name, (rows, dim) in SIZES.items()
         }
         model = Tables(tables)
-        world_size = dist.get_world_size()
-        plan = plan_tables(
-            model,
-            tables=tables,
-            world_size=world_size,
-            local_world_size=world_size,
-            device_type="cpu",
-            memory_bytes=2**30,
-            batch_size=16,
-        )
-        device = torch.device("cpu")
-        sharded = shard_model(model, plan=plan, device=device, learning_rate=0.1, eps=1e-8)
+        sharded = shard_on_cpu(model, tables=tables, learning_rate=0.1, eps=1e-8)
         parameters: dict[str, Any] = dict(sharded.state_dict())
         initialise_tables(parameters, seed=3, std=0.5)
         counts[sharding] = 0
