@@ -265,7 +265,8 @@ def _launch(resolved: Recipe, *, recipe: str, workers: int | None, address: str 
             launch(resolved, num_workers=workers, address=address, listener=listener)
     except KeyboardInterrupt:
         again = f"polytower train {recipe} ... run.uri={resolved.run.uri}"
-        console.print(f"interrupted; go on from the newest checkpoint with: {again}", markup=False)
+        line = f"interrupted; go on from the newest checkpoint, if there is one, with: {again}"
+        console.print(line, markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except LaunchError as error:
         print_error(str(error))
