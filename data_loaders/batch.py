@@ -15,8 +15,8 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
 from data_loaders.config import DataConfig, DenseFeature, IdFeature
+from data_loaders.rows import EncodedRows
 from data_loaders.streams import Cursor
-from data_loaders.transforms import EncodedRows
 
 
 @dataclass

@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError
 
 from data_loaders.config import Section
 from data_loaders.errors import SchemaError, StorageError
+from data_loaders.statistics import ColumnStatistics
 from data_loaders.storage import Location, first_line
 
 Split = Literal["train", "valid", "test"]
@@ -46,6 +47,9 @@ class DatasetInfo(Section):
     name: str
     description: str = ""
     splits: dict[Split, SplitInfo]
+    columns: dict[str, ColumnStatistics] = Field(
+        default_factory=dict, description="fitted on the training split"
+    )
 
 
 def write_split(

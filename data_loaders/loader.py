@@ -16,9 +16,10 @@ from data_loaders.errors import SchemaError, StorageError
 from data_loaders.hashing import shuffled
 from data_loaders.prefetch import Prefetch
 from data_loaders.row_groups import list_row_groups, read_columns
+from data_loaders.rows import EncodedRows, concat_rows
 from data_loaders.storage import first_line
 from data_loaders.streams import Cursor, EpochPlan, Piece, check_world_size
-from data_loaders.transforms import EncodedRows, concat_rows, encode
+from data_loaders.transforms import encode
 
 # Rows are gathered from their row groups for several steps at once: enough that numpy's work
 # outweighs Python's.

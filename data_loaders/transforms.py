@@ -5,8 +5,7 @@ Shape legend: R rows, F id features, D dense features, T tasks, N ids of a list 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -22,74 +21,7 @@ from data_loaders.config import (
 )
 from data_loaders.errors import SchemaError
 from data_loaders.hashing import hash_ids
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """A list per row.
-
-    rows      0      1   2
-    values    5 9    .   4 4 1        offsets  0 2 2 5
-
-    Attributes:
-        values_N: int64, the lists behind one another.
-        offsets_R: int64 (R + 1,).
-    """
-
-    values_N: np.ndarray
-    offsets_R: np.ndarray
-
-    @property
-    def lengths_R(self) -> np.ndarray:
-        return np.diff(self.offsets_R)
-
-    def take(self, rows: np.ndarray) -> Ragged:
-        """The lists of some rows, in that order."""
-        lengths = self.lengths_R[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        source = np.repeat(self.offsets_R[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Ragged(values_N=self.values_N[source], offsets_R=offsets)
-
-
-@dataclass(frozen=True)
-class EncodedRows:
-    """Log rows ready for batches.
-
-    Attributes:
-        ids_RF: int64, table rows of the `id` features, in the recipe's order.
-        lists: of the `id_list` features, in the recipe's order.
-        dense_RD: float32, standardised, no NaN.
-        labels_RT: float32, in the units of the loss; NaN where not observed.
-    """
-
-    ids_RF: np.ndarray
-    lists: tuple[Ragged, ...]
-    dense_RD: np.ndarray
-    labels_RT: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels_RT)
-
-    def take(self, rows: np.ndarray) -> EncodedRows:
-        """Some rows, in that order."""
-        return EncodedRows(
-            ids_RF=self.ids_RF[rows],
-            lists=tuple(ragged.take(rows) for ragged in self.lists),
-            dense_RD=self.dense_RD[rows],
-            labels_RT=self.labels_RT[rows],
-        )
-
-
-def concat_rows(parts: Sequence[EncodedRows]) -> EncodedRows:
-    """The rows of all parts, behind one another."""
-    return EncodedRows(
-        ids_RF=np.concatenate([part.ids_RF for part in parts]),
-        lists=tuple(
-            _concat_ragged(lists) for lists in zip(*(part.lists for part in parts), strict=True)
-        ),
-        dense_RD=np.concatenate([part.dense_RD for part in parts]),
-        labels_RT=np.concatenate([part.labels_RT for part in parts]),
-    )
+from data_loaders.rows import EncodedRows, Ragged
 
 
 def encode(table: pa.Table, *, config: DataConfig, num_rows: Mapping[str, int]) -> EncodedRows:
@@ -222,12 +154,3 @@ def _columns(arrays: list[np.ndarray], *, num_rows: int, dtype: type) -> np.ndar
     if not arrays:
         return np.zeros((num_rows, 0), dtype)
     return np.ascontiguousarray(np.stack(arrays, axis=1), dtype=dtype)
-
-
-def _concat_ragged(parts: Sequence[Ragged]) -> Ragged:
-    starts = np.cumsum([0, *(len(part.values_N) for part in parts)])
-    offsets = [part.offsets_R[1:] + start for part, start in zip(parts, starts, strict=False)]
-    return Ragged(
-        values_N=np.concatenate([part.values_N for part in parts]),
-        offsets_R=np.concatenate([[0], *offsets]),
-    )

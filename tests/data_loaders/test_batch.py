@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from data_loaders.batch import InteractionBatch, collate, id_feature_names
 from data_loaders.config import DataConfig
+from data_loaders.rows import EncodedRows, Ragged
 from data_loaders.streams import Cursor
-from data_loaders.transforms import EncodedRows, Ragged
 
 
 @st.composite

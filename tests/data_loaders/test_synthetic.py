@@ -16,12 +16,9 @@ from sklearn.metrics import roc_auc_score
 from data_loaders.dataset import DatasetInfo, read_dataset_info
 from data_loaders.errors import InputError, StorageError
 from data_loaders.oracle import BinaryBest, RegressionBest
+from data_loaders.scenarios.ecommerce import Ecommerce
 from data_loaders.storage import locate
-from data_loaders.synthetic import (
-    CHUNK_EXAMPLES,
-    Ecommerce,
-    generate,
-)
+from data_loaders.synthetic import CHUNK_EXAMPLES, generate
 
 NUM_EXAMPLES = 100_000
 BINARY = ("click", "purchase", "ad_click")

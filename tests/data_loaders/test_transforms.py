@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from data_loaders.config import DataConfig, IdFeature, IdListFeature, RegressionTask
 from data_loaders.errors import SchemaError
 from data_loaders.hashing import hash_ids
-from data_loaders.transforms import EncodedRows, concat_rows, encode
+from data_loaders.rows import EncodedRows, concat_rows
+from data_loaders.transforms import encode
 
 NUM_ROWS = {"user": 50, "name": 11, "country": 7, "tags": 2, "names": 30, "places": 7}
 DATA = DataConfig.model_validate(

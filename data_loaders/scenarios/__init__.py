@@ -1,0 +1,1 @@
+"""The worlds behind the generated logs: who sees what, and what they do about it."""
