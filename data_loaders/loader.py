@@ -19,7 +19,7 @@ from data_loaders.row_groups import list_row_groups, read_columns
 from data_loaders.rows import EncodedRows, concat_rows
 from data_loaders.storage import first_line
 from data_loaders.streams import Cursor, EpochPlan, Piece, check_world_size
-from data_loaders.transforms import encode
+from data_loaders.transforms import Encoder
 
 # Rows are gathered from their row groups for several steps at once: enough that numpy's work
 # outweighs Python's.
@@ -59,7 +59,7 @@ class InteractionLoader:
         self._num_streams = config.num_streams if seed is not None else world_size
         check_world_size(num_streams=self._num_streams, world_size=world_size)
         self._config = config
-        self._num_rows = num_rows
+        self._encoder = Encoder(config, num_rows=num_rows)
         self._seed = seed
         self._rank = rank
         self._world_size = world_size
@@ -199,7 +199,7 @@ class InteractionLoader:
                 "a log must not change under a run"
             )
         try:
-            return encode(table, config=self._config, num_rows=self._num_rows)
+            return self._encoder.encode(table)
         except SchemaError as error:
             raise SchemaError(f"{file.uri}: {error}") from error
 

@@ -21,10 +21,12 @@ class Ragged:
     Attributes:
         values_N: int64, the lists behind one another.
         offsets_R: int64 (R + 1,).
+        weights_N: float32, of each id when a bag is pooled; None where all weigh 1.
     """
 
     values_N: np.ndarray
     offsets_R: np.ndarray
+    weights_N: np.ndarray | None = None
 
     @property
     def lengths_R(self) -> np.ndarray:
@@ -35,7 +37,11 @@ class Ragged:
         lengths = self.lengths_R[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         source = np.repeat(self.offsets_R[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Ragged(values_N=self.values_N[source], offsets_R=offsets)
+        return Ragged(
+            values_N=self.values_N[source],
+            offsets_R=offsets,
+            weights_N=None if self.weights_N is None else self.weights_N[source],
+        )
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,9 @@ def concat_rows(parts: Sequence[EncodedRows]) -> EncodedRows:
 def _concat_ragged(parts: Sequence[Ragged]) -> Ragged:
     starts = np.cumsum([0, *(len(part.values_N) for part in parts)])
     offsets = [part.offsets_R[1:] + start for part, start in zip(parts, starts, strict=False)]
+    weights = [part.weights_N for part in parts if part.weights_N is not None]
     return Ragged(
         values_N=np.concatenate([part.values_N for part in parts]),
         offsets_R=np.concatenate([[0], *offsets]),
+        weights_N=np.concatenate(weights) if weights else None,
     )

@@ -24,35 +24,52 @@ from data_loaders.hashing import hash_ids
 from data_loaders.rows import EncodedRows, Ragged
 
 
-def encode(table: pa.Table, *, config: DataConfig, num_rows: Mapping[str, int]) -> EncodedRows:
-    """Hashes, transforms and checks all columns of a row group.
+class Encoder:
+    """Hashes, transforms and checks the columns of row groups; several threads may share one.
 
     Args:
-        table: the columns that `read_columns` names, with the types that the recipe expects.
         config: features and tasks.
         num_rows: rows of the embedding table of each id feature.
-
-    Raises:
-        SchemaError: a value is impossible; the message names the column, not the file.
     """
-    ids, lists, dense = [], [], []
-    for name, feature in config.features.items():
-        column = _column(table, feature.column or name)
-        if isinstance(feature, IdFeature):
-            ids.append(
-                _encode_ids(column, name=name, encoding=feature.encoding, num_rows=num_rows[name])
-            )
-        elif isinstance(feature, IdListFeature):
-            lists.append(_encode_lists(column, name=name, feature=feature, num_rows=num_rows[name]))
-        else:
-            dense.append(_encode_dense(column, name=name, feature=feature))
-    labels = [_encode_labels(table, name=name, task=task) for name, task in config.tasks.items()]
-    return EncodedRows(
-        ids_RF=_columns(ids, num_rows=table.num_rows, dtype=np.int64),
-        lists=tuple(lists),
-        dense_RD=_columns(dense, num_rows=table.num_rows, dtype=np.float32),
-        labels_RT=_columns(labels, num_rows=table.num_rows, dtype=np.float32),
-    )
+
+    def __init__(self, config: DataConfig, *, num_rows: Mapping[str, int]) -> None:
+        self._config = config
+        self._num_rows = num_rows
+
+    def encode(self, table: pa.Table) -> EncodedRows:
+        """The numbers of one row group.
+
+        Args:
+            table: the columns that `read_columns` names, with the types that the recipe expects.
+
+        Raises:
+            SchemaError: a value is impossible; the message names the column, not the file.
+        """
+        config, num_rows = self._config, self._num_rows
+        ids, lists, dense = [], [], []
+        for name, feature in config.features.items():
+            column = _column(table, feature.column or name)
+            if isinstance(feature, IdFeature):
+                ids.append(
+                    _encode_ids(
+                        column, name=name, encoding=feature.encoding, num_rows=num_rows[name]
+                    )
+                )
+            elif isinstance(feature, IdListFeature):
+                lists.append(
+                    _encode_lists(column, name=name, feature=feature, num_rows=num_rows[name])
+                )
+            else:
+                dense.append(_encode_dense(column, name=name, feature=feature))
+        labels = [
+            _encode_labels(table, name=name, task=task) for name, task in config.tasks.items()
+        ]
+        return EncodedRows(
+            ids_RF=_columns(ids, num_rows=table.num_rows, dtype=np.int64),
+            lists=tuple(lists),
+            dense_RD=_columns(dense, num_rows=table.num_rows, dtype=np.float32),
+            labels_RT=_columns(labels, num_rows=table.num_rows, dtype=np.float32),
+        )
 
 
 def _encode_ids(column: pa.Array, *, name: str, encoding: str, num_rows: int) -> np.ndarray:

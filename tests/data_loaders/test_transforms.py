@@ -16,7 +16,7 @@ from data_loaders.config import DataConfig, IdFeature, IdListFeature, Regression
 from data_loaders.errors import SchemaError
 from data_loaders.hashing import hash_ids
 from data_loaders.rows import EncodedRows, concat_rows
-from data_loaders.transforms import encode
+from data_loaders.transforms import Encoder
 
 NUM_ROWS = {"user": 50, "name": 11, "country": 7, "tags": 2, "names": 30, "places": 7}
 DATA = DataConfig.model_validate(
@@ -167,7 +167,7 @@ def assert_rows(encoded: EncodedRows, expected: list[dict[str, Any]]) -> None:
 def test_encode_is_the_row_by_row_loop(table: pa.Table) -> None:
     """Over nulls, slices, chunks, empty tables, and all types that a column may have."""
     expected = [naive_row(row) for row in table.to_pylist()]
-    assert_rows(encode(table, config=DATA, num_rows=NUM_ROWS), expected)
+    assert_rows(Encoder(DATA, num_rows=NUM_ROWS).encode(table), expected)
 
 
 @settings(deadline=None)
@@ -178,7 +178,7 @@ def test_taking_and_joining_rows_is_that_of_lists(
     """Any rows, in any order, some of them twice."""
     expected = [naive_row(row) for table in (first, second) for row in table.to_pylist()]
     joined = concat_rows(
-        [encode(table, config=DATA, num_rows=NUM_ROWS) for table in (first, second)]
+        [Encoder(DATA, num_rows=NUM_ROWS).encode(table) for table in (first, second)]
     )
     assert_rows(joined, expected)
     rows = [random.randrange(len(expected)) for _ in range(7)] if expected else []
@@ -194,7 +194,7 @@ def encode_one(
     zeros = pa.array(np.zeros(len(column)))
     table = pa.table({"x": column, "f": zeros, "t": zeros})
     data = DataConfig.model_validate({"features": features, "tasks": tasks})
-    return encode(table, config=data, num_rows={"x": 10})
+    return Encoder(data, num_rows={"x": 10}).encode(table)
 
 
 @pytest.mark.parametrize("is_list", [False, True])
@@ -242,7 +242,7 @@ def test_a_label_outside_its_range_counts_only_where_it_is_observed() -> None:
         }
     )
     table = pa.table({"f": [0.0, 0.0], "buy": [-1, 1], "click": [0, 1]})
-    labels = encode(table, config=data, num_rows={}).labels_RT[:, 0]
+    labels = Encoder(data, num_rows={}).encode(table).labels_RT[:, 0]
     np.testing.assert_array_equal(labels, [np.nan, 1])
 
 
