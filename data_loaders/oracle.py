@@ -6,11 +6,15 @@ Shape legend: N examples, Q bins.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating]
+
+# log_regression: the truth is the mean of log(1 + label)
+TaskKind = Literal["binary", "regression", "log_regression"]
 
 
 class BinaryBest:
@@ -52,22 +56,23 @@ class BinaryBest:
 
 
 class RegressionBest:
-    """Mean squared error of the true means of log(1 + label)."""
+    """Mean squared error of the truth: of the label's mean, or with `log` that of log(1 + label)."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, log: bool) -> None:
+        self.log = log
         self.num_labels = 0
         self.sum_squares = 0.0
 
     def add(self, *, truth: Floats, labels: Floats) -> None:
+        values_N = np.log1p(labels) if self.log else labels
         self.num_labels += len(labels)
-        self.sum_squares += float(np.square(np.log1p(labels) - truth).sum())
+        self.sum_squares += float(np.square(values_N - truth).sum())
 
     def metrics(self) -> dict[str, float]:
         """`mse`; nothing where no label is observed."""
         return {"mse": self.sum_squares / self.num_labels} if self.num_labels else {}
 
 
-BEST: dict[str, type[BinaryBest] | type[RegressionBest]] = {
-    "binary": BinaryBest,
-    "regression": RegressionBest,
-}
+def best_of(kind: TaskKind) -> BinaryBest | RegressionBest:
+    """What measures the best possible on a task of this kind."""
+    return BinaryBest() if kind == "binary" else RegressionBest(log=kind == "log_regression")

@@ -1,14 +1,14 @@
 """Interaction logs whose ground truth is known: for trials, for tests, to see the best possible.
 
 Beside every label lies a column `truth_<label>` (float64, never null): the probability that a
-binary label was drawn from, or the mean of log(1 + label) of a regression label. It is a function
-of the example's other columns and of hidden effects of each user, item, category and ad, which a
-model can learn: none does better, but by luck. What the truth itself reaches on a split's observed
-labels is written to `dataset.json` as `best`:
+binary label was drawn from, or the mean of a regression label, or of log(1 + label) where the
+scenario draws that. It is a function of the example's other columns and of hidden effects of each
+user, item, ad and so on, which a model can learn: none does better, but by luck. What the truth
+itself reaches on a split's observed labels is written to `dataset.json` as `best`:
 
     binary      auc, and normalized_entropy: its cross-entropy over the entropy of the base rate
-    regression  mse of log(1 + label), NOT standardised: a model of (log(1 + y) - mean) / std
-                multiplies its own mse by std ** 2 to compare
+    regression  mse, of the label or of log(1 + label), NOT standardised: a model of
+                (f(y) - mean) / std multiplies its own mse by std ** 2 to compare
 
 A missing value means to the truth what it means to a model (data_loaders/config.py): a missing
 number is the feature's mean, a missing or empty id list is a zero vector, and "no id" is one more
@@ -33,11 +33,14 @@ from data_loaders.dataset import (
     write_split,
 )
 from data_loaders.errors import InputError, did_you_mean
-from data_loaders.oracle import BEST, BinaryBest, RegressionBest
+from data_loaders.oracle import BinaryBest, RegressionBest, best_of
 from data_loaders.scenarios.ecommerce import Ecommerce
+from data_loaders.scenarios.scenario import Scenario
 from data_loaders.storage import locate
 
-SCENARIOS = {"ecommerce": Ecommerce}
+SCENARIOS: dict[str, type[Scenario]] = {
+    "ecommerce": Ecommerce,
+}
 
 MIN_EXAMPLES = 1_000
 CHUNK_EXAMPLES = 65_536
@@ -83,9 +86,15 @@ def generate(
     world = SCENARIOS[scenario](examples=examples, rng=Generator(PCG64(world_seed)))
     splits: dict[Split, SplitInfo] = {}
     for split, size, split_seed in zip(SPLITS, sizes, split_seeds, strict=True):
-        best = {task: BEST[kind]() for task, kind in world.tasks.items()}
-        chunks = _chunks(world, rng=Generator(PCG64(split_seed)), num_examples=size, best=best)
+        best = {task: best_of(kind) for task, kind in world.tasks.items()}
         num_before = sum(info.examples for info in splits.values())
+        chunks = _chunks(
+            world,
+            rng=Generator(PCG64(split_seed)),
+            examples=range(num_before, num_before + size),
+            num_total=examples,
+            best=best,
+        )
         write_split(
             root,
             split=split,
@@ -102,15 +111,19 @@ def generate(
 
 
 def _chunks(
-    world: Ecommerce,
+    world: Scenario,
     *,
     rng: Generator,
-    num_examples: int,
+    examples: range,
+    num_total: int,
     best: dict[str, BinaryBest | RegressionBest],
 ) -> Iterator[pa.Table]:
-    """A split's examples; `best` has seen those that are drawn."""
-    for start in range(0, num_examples, CHUNK_EXAMPLES):
-        table = world.draw(rng, num_examples=min(CHUNK_EXAMPLES, num_examples - start))
+    """A split's examples, which are `examples` among the log's; `best` has seen those drawn."""
+    for first in examples[::CHUNK_EXAMPLES]:
+        end = min(first + CHUNK_EXAMPLES, examples.stop)
+        table = world.draw(
+            rng, num_examples=end - first, start=first / num_total, stop=end / num_total
+        )
         for task, scores in best.items():
             observed_N = table[task].is_valid().to_numpy()
             labels_N, truth_N = table[task].to_numpy(), table[f"truth_{task}"].to_numpy()

@@ -16,7 +16,6 @@ Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-NUM_PILOT_EXAMPLES = 20_000
 NUM_FACTORS = 2
 
 
@@ -42,27 +41,6 @@ def standardized(values: Floats) -> Floats:
 
 def products(left_NK: Floats, right_NK: Floats) -> Floats:
     return (left_NK * right_NK).sum(axis=1) / math.sqrt(NUM_FACTORS)
-
-
-def sigmoid(logits: Floats) -> Floats:
-    return 1 / (1 + np.exp(-logits))
-
-
-def mean_and_std(values: Floats, *, weights: Floats | None) -> tuple[float, float]:
-    mean = np.average(values, weights=weights)
-    return float(mean), float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
-
-
-def offset_for_rate(logits: Floats, *, rate: float, weights: Floats | None) -> float:
-    """What to add to the logits for a mean probability of `rate`, by bisection."""
-    low, high = -30.0, 30.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        if np.average(sigmoid(logits + middle), weights=weights) < rate:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def lists(values: pa.Array, *, lengths: Ints, missing: Bools) -> pa.ListArray:

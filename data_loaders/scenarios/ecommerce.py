@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.random import Generator
 
+from data_loaders.oracle import TaskKind
+from data_loaders.scenarios.calibration import NUM_PILOT_EXAMPLES, Target, calibrate, truth_of
 from data_loaders.scenarios.draws import (
     NUM_FACTORS,
-    NUM_PILOT_EXAMPLES,
     Bools,
     Floats,
     Ints,
     lists,
-    mean_and_std,
     means,
     normal,
-    offset_for_rate,
     products,
-    sigmoid,
     standardized,
     zipf,
 )
@@ -77,19 +75,17 @@ class Ecommerce:
         *("games", "garden", "jewellery", "kitchen", "laptops", "lighting", "pets", "phones"),
         *("shoes", "sports", "toys"),
     )
-    tasks: ClassVar[dict[str, Literal["binary", "regression"]]] = {
+    tasks: ClassVar[dict[str, TaskKind]] = {
         "click": "binary",
         "purchase": "binary",
-        "spend": "regression",
+        "spend": "log_regression",
         "ad_click": "binary",
     }
-    # Binary: the rate, and the standard deviation of the true logits. Regression: mean and standard
-    # deviation of the true means.
-    targets: ClassVar[dict[str, tuple[float, float]]] = {
-        "click": (0.25, 1.6),
-        "purchase": (0.30, 1.6),
-        "spend": (4.0, 0.6),
-        "ad_click": (0.10, 1.4),
+    targets: ClassVar[dict[str, Target]] = {
+        "click": Target(0.25, spread=1.6),
+        "purchase": Target(0.30, spread=1.6, given="click"),
+        "spend": Target(4.0, spread=0.6, given="purchase"),
+        "ad_click": Target(0.10, spread=1.4),
     }
     log_spend_noise = 0.4
     # Means and standard deviations, for a recipe to repeat.
@@ -133,10 +129,11 @@ class Ecommerce:
         }
         self.ad_effect = normal(rng, self.num_ads + 1)
         self.item_names = pa.array(["", *(f"sku-{index:05d}" for index in range(1, items))])
-        self.scale = self._calibrate(rng)
+        pilot = self._signals(self._visits(rng, NUM_PILOT_EXAMPLES))
+        self.scales = calibrate(pilot, tasks=self.tasks, targets=self.targets)
 
-    def draw(self, rng: Generator, *, num_examples: int) -> pa.Table:
-        """The next examples of the log: features, labels and truth."""
+    def draw(self, rng: Generator, *, num_examples: int, start: float, stop: float) -> pa.Table:
+        """The next examples of the log: features, labels and truth; any day is like any other."""
         visits = self._visits(rng, num_examples)
         truth = self._truth(visits)
         click_N, purchase_N, ad_click_N = (
@@ -201,7 +198,7 @@ class Ecommerce:
         )
 
     def _signals(self, visits: Visits) -> dict[str, Floats]:
-        """Each task's true logit, or mean, before `scale`."""
+        """Each task's true logit, or mean, before it is scaled."""
         user, item, users, items = self.user_effect, self.item_effect, visits.users, visits.items
         price = (np.log1p(visits.prices) - self.log_price[0]) / self.log_price[1]
         age = np.nan_to_num((visits.ages - self.age[0]) / self.age[1])
@@ -226,34 +223,8 @@ class Ecommerce:
         }  # fmt: skip
 
     def _truth(self, visits: Visits) -> dict[str, Floats]:
-        truth = {}
-        for task, signal_N in self._signals(visits).items():
-            offset, slope = self.scale[task]
-            value_N = offset + slope * signal_N.astype(np.float64)
-            if self.tasks[task] == "binary":
-                truth[task] = sigmoid(value_N)
-            else:
-                mean, std = self.targets[task]
-                truth[task] = np.clip(value_N, mean - 3 * std, mean + 3 * std)
-        return truth
-
-    def _calibrate(self, rng: Generator) -> dict[str, tuple[float, float]]:
-        """Each task's (offset, slope), with which its signal meets its target on a pilot sample."""
-        signals = self._signals(self._visits(rng, NUM_PILOT_EXAMPLES))
-        scale = {}
-        click_N: Floats | None = None
-        for task, signal_N in signals.items():
-            target, spread = self.targets[task]
-            weights_N = click_N if task == "purchase" else None  # its rate is that after a click
-            mean, std = mean_and_std(signal_N, weights=weights_N)
-            slope = spread / std
-            offset = target - slope * mean
-            if self.tasks[task] == "binary":
-                offset = offset_for_rate(slope * signal_N, rate=target, weights=weights_N)
-            if task == "click":
-                click_N = sigmoid(offset + slope * signal_N)
-            scale[task] = (offset, slope)
-        return scale
+        signals = self._signals(visits)
+        return truth_of(signals, tasks=self.tasks, targets=self.targets, scales=self.scales)
 
 
 def _category(items: Ints, *, num_categories: int) -> Ints:

@@ -121,7 +121,7 @@ def test_the_auc_counts_ties_as_one_half() -> None:
 
 def test_a_metric_that_is_not_defined_is_left_out() -> None:
     """No AUC without both kinds of labels, no mse without labels: dataset.json holds no NaN."""
-    binary, regression = BinaryBest(), RegressionBest()
+    binary, regression = BinaryBest(), RegressionBest(log=True)
     binary.add(truth=np.array([0.2, 0.4]), labels=np.array([0, 0]))
     assert binary.metrics() == {}
     assert regression.metrics() == {}
