@@ -100,12 +100,12 @@ def collate(
     """
     num_padding = padded_size - len(rows)
     lengths_FB = np.zeros((len(keys), padded_size), np.int32)
-    num_single = rows.ids_RF.shape[1]
+    num_single = len(rows.ids_FR)
     lengths_FB[:num_single, : len(rows)] = 1
     for index, ragged in enumerate(rows.lists, start=num_single):
         lengths_FB[index, : len(rows)] = ragged.lengths_R
     values = np.concatenate(
-        [rows.ids_RF.T.reshape(-1), *(ragged.values_N for ragged in rows.lists)]
+        [rows.ids_FR.reshape(-1), *(ragged.values_N for ragged in rows.lists)]
     )
     weights_B = np.ones(padded_size, np.float32)
     weights_B[len(rows) :] = 0
@@ -116,8 +116,8 @@ def collate(
             lengths=torch.from_numpy(lengths_FB.reshape(-1)),
             stride=padded_size,
         ),
-        dense_BD=torch.from_numpy(_padded(rows.dense_RD, num_padding, fill=0.0)),
-        labels_BT=torch.from_numpy(_padded(rows.labels_RT, num_padding, fill=np.nan)),
+        dense_BD=torch.from_numpy(_padded(rows.dense_DR.T, num_padding, fill=0.0)),
+        labels_BT=torch.from_numpy(_padded(rows.labels_TR.T, num_padding, fill=np.nan)),
         weights_B=torch.from_numpy(weights_B),
         cursor=cursor,
     )
@@ -125,5 +125,5 @@ def collate(
 
 def _padded(array: np.ndarray, num_padding: int, *, fill: float) -> np.ndarray:
     if not num_padding:
-        return array
+        return np.ascontiguousarray(array)
     return np.pad(array, ((0, num_padding), (0, 0)), constant_values=fill)

@@ -49,39 +49,39 @@ class EncodedRows:
     """Log rows ready for batches.
 
     Attributes:
-        ids_RF: int64, table rows of the `id` features, in the recipe's order.
+        ids_FR: int64, table rows of the `id` features, in the recipe's order.
         lists: of the `id_list` features, in the recipe's order.
-        dense_RD: float32, standardised, no NaN.
-        labels_RT: float32, in the units of the loss; NaN where not observed.
+        dense_DR: float32, standardised, no NaN.
+        labels_TR: float32, in the units of the loss; NaN where not observed.
     """
 
-    ids_RF: np.ndarray
+    ids_FR: np.ndarray
     lists: tuple[Ragged, ...]
-    dense_RD: np.ndarray
-    labels_RT: np.ndarray
+    dense_DR: np.ndarray
+    labels_TR: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.labels_RT)
+        return int(self.labels_TR.shape[1])
 
     def take(self, rows: np.ndarray) -> EncodedRows:
         """Some rows, in that order."""
         return EncodedRows(
-            ids_RF=self.ids_RF[rows],
+            ids_FR=self.ids_FR[:, rows],
             lists=tuple(ragged.take(rows) for ragged in self.lists),
-            dense_RD=self.dense_RD[rows],
-            labels_RT=self.labels_RT[rows],
+            dense_DR=self.dense_DR[:, rows],
+            labels_TR=self.labels_TR[:, rows],
         )
 
 
 def concat_rows(parts: Sequence[EncodedRows]) -> EncodedRows:
     """The rows of all parts, behind one another."""
     return EncodedRows(
-        ids_RF=np.concatenate([part.ids_RF for part in parts]),
+        ids_FR=np.concatenate([part.ids_FR for part in parts], axis=1),
         lists=tuple(
             _concat_ragged(lists) for lists in zip(*(part.lists for part in parts), strict=True)
         ),
-        dense_RD=np.concatenate([part.dense_RD for part in parts]),
-        labels_RT=np.concatenate([part.labels_RT for part in parts]),
+        dense_DR=np.concatenate([part.dense_DR for part in parts], axis=1),
+        labels_TR=np.concatenate([part.labels_TR for part in parts], axis=1),
     )
 
 

@@ -65,10 +65,10 @@ class Encoder:
             _encode_labels(table, name=name, task=task) for name, task in config.tasks.items()
         ]
         return EncodedRows(
-            ids_RF=_columns(ids, num_rows=table.num_rows, dtype=np.int64),
+            ids_FR=_columns(ids, num_rows=table.num_rows, dtype=np.int64),
             lists=tuple(lists),
-            dense_RD=_columns(dense, num_rows=table.num_rows, dtype=np.float32),
-            labels_RT=_columns(labels, num_rows=table.num_rows, dtype=np.float32),
+            dense_DR=_columns(dense, num_rows=table.num_rows, dtype=np.float32),
+            labels_TR=_columns(labels, num_rows=table.num_rows, dtype=np.float32),
         )
 
 
@@ -167,7 +167,7 @@ def _column(table: pa.Table, name: str) -> pa.Array:
 
 
 def _columns(arrays: list[np.ndarray], *, num_rows: int, dtype: type) -> np.ndarray:
-    """One column per array, contiguous by row, because batches take rows."""
+    """One row per array."""
     if not arrays:
-        return np.zeros((num_rows, 0), dtype)
-    return np.ascontiguousarray(np.stack(arrays, axis=1), dtype=dtype)
+        return np.zeros((0, num_rows), dtype)
+    return np.stack(arrays).astype(dtype, copy=False)

@@ -25,10 +25,10 @@ def encoded_rows(draw: st.DrawFn) -> EncodedRows:
         offsets = np.concatenate([[0], np.cumsum(random.integers(0, 4, num_rows))])
         lists.append(Ragged(values_N=random.integers(0, 50, offsets[-1]), offsets_R=offsets))
     return EncodedRows(
-        ids_RF=random.integers(0, 50, (num_rows, num_ids)),
+        ids_FR=random.integers(0, 50, (num_ids, num_rows)),
         lists=tuple(lists),
-        dense_RD=random.random((num_rows, num_dense), np.float32),
-        labels_RT=random.random((num_rows, 1 + num_tasks), np.float32),
+        dense_DR=random.random((num_dense, num_rows), np.float32),
+        labels_TR=random.random((1 + num_tasks, num_rows), np.float32),
     )
 
 
@@ -36,9 +36,9 @@ def naive_ids(rows: EncodedRows, *, feature: int, row: int) -> list[int]:
     """The ids of one feature in one row."""
     if row >= len(rows):
         return []
-    num_single = rows.ids_RF.shape[1]
+    num_single = len(rows.ids_FR)
     if feature < num_single:
-        return [int(rows.ids_RF[row, feature])]
+        return [int(rows.ids_FR[feature, row])]
     ragged = rows.lists[feature - num_single]
     return ragged.values_N[ragged.offsets_R[row] : ragged.offsets_R[row + 1]].tolist()
 
@@ -47,7 +47,7 @@ def naive_ids(rows: EncodedRows, *, feature: int, row: int) -> list[int]:
 @given(encoded_rows(), st.integers(0, 4))
 def test_collate_is_the_loop_over_rows(rows: EncodedRows, num_padding: int) -> None:
     """Feature-major ids of single and list features; padding has no ids, no label, no weight."""
-    num_features = rows.ids_RF.shape[1] + len(rows.lists)
+    num_features = len(rows.ids_FR) + len(rows.lists)
     keys = [f"f{index}" for index in range(num_features)]
     size = len(rows) + num_padding
     batch = collate(rows, keys=keys, padded_size=size, cursor=Cursor(2, 3))
@@ -67,11 +67,11 @@ def test_collate_is_the_loop_over_rows(rows: EncodedRows, num_padding: int) -> N
 
     is_example = np.arange(size) < len(rows)
     np.testing.assert_array_equal(batch.weights_B, is_example)
-    np.testing.assert_array_equal(batch.dense_BD[: len(rows)], rows.dense_RD)
-    np.testing.assert_array_equal(batch.labels_BT[: len(rows)], rows.labels_RT)
+    np.testing.assert_array_equal(batch.dense_BD[: len(rows)], rows.dense_DR.T)
+    np.testing.assert_array_equal(batch.labels_BT[: len(rows)], rows.labels_TR.T)
     assert (batch.dense_BD[len(rows) :] == 0).all()
     assert batch.labels_BT[len(rows) :].isnan().all()
-    assert batch.dense_BD.shape == (size, rows.dense_RD.shape[1])
+    assert batch.dense_BD.shape == (size, len(rows.dense_DR))
     for tensor in (batch.weights_B, batch.dense_BD, batch.labels_BT):
         assert tensor.dtype == torch.float32
     assert batch.cursor == Cursor(2, 3)
@@ -92,10 +92,10 @@ def test_keys_are_single_ids_then_lists_in_the_recipes_order() -> None:
 def small_batch() -> InteractionBatch:
     return collate(
         EncodedRows(
-            ids_RF=np.array([[3], [4]]),
+            ids_FR=np.array([[3, 4]]),
             lists=(Ragged(values_N=np.array([7, 8, 9]), offsets_R=np.array([0, 0, 3])),),
-            dense_RD=np.array([[0.5], [1.5]], np.float32),
-            labels_RT=np.array([[1.0], [np.nan]], np.float32),
+            dense_DR=np.array([[0.5, 1.5]], np.float32),
+            labels_TR=np.array([[1.0, np.nan]], np.float32),
         ),
         keys=["user", "history"],
         padded_size=3,

@@ -145,17 +145,17 @@ def naive_row(row: dict[str, Any]) -> dict[str, Any]:
 
 def assert_rows(encoded: EncodedRows, expected: list[dict[str, Any]]) -> None:
     assert len(encoded) == len(expected)
-    assert encoded.ids_RF.dtype == np.int64
-    assert encoded.dense_RD.dtype == encoded.labels_RT.dtype == np.float32
+    assert encoded.ids_FR.dtype == np.int64
+    assert encoded.dense_DR.dtype == encoded.labels_TR.dtype == np.float32
     for index, row in enumerate(expected):
-        assert encoded.ids_RF[index].tolist() == [row["user"], row["name"], row["country"]]
+        assert encoded.ids_FR[:, index].tolist() == [row["user"], row["name"], row["country"]]
         for ragged, name in zip(encoded.lists, ("tags", "names", "places"), strict=True):
             start, stop = ragged.offsets_R[index : index + 2]
             assert ragged.values_N[start:stop].tolist() == row[name]
         dense = [row["age"], row["paid"], row["is_new"]]
-        np.testing.assert_allclose(encoded.dense_RD[index], dense, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(encoded.dense_DR[:, index], dense, rtol=1e-6, atol=1e-6)
         labels = [row["label buy"], row["label click"], row["label watch"]]
-        np.testing.assert_allclose(encoded.labels_RT[index], labels, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(encoded.labels_TR[:, index], labels, rtol=1e-6, atol=1e-6)
     for ragged in encoded.lists:
         assert ragged.values_N.dtype == ragged.offsets_R.dtype == np.int64
         assert len(ragged.values_N) == ragged.offsets_R[-1]
@@ -212,7 +212,7 @@ def test_an_id_beyond_64_bits_of_sign_is_refused_or_hashed() -> None:
     ids = pa.array([2**64 - 1], pa.uint64())
     with pytest.raises(SchemaError, match="lies outside"):
         encode_one(ids, feature={"kind": "id", "encoding": "direct"})
-    assert 1 <= encode_one(ids, feature={"kind": "id"}).ids_RF[0, 0] <= 9
+    assert 1 <= encode_one(ids, feature={"kind": "id"}).ids_FR[0, 0] <= 9
 
 
 def test_what_hides_behind_a_null_list_is_not_read() -> None:
@@ -228,7 +228,7 @@ def test_what_hides_behind_a_null_list_is_not_read() -> None:
 @pytest.mark.parametrize("wrong", [-0.5, 1.5, 2, -1, math.inf, -math.inf])
 def test_a_binary_label_outside_zero_to_one_is_refused(wrong: float) -> None:
     """Naming column, task and value; soft labels between are fine."""
-    assert encode_one(pa.array([0, 0.3, 1.0]), task={"kind": "binary"}).labels_RT.shape == (3, 1)
+    assert encode_one(pa.array([0, 0.3, 1.0]), task={"kind": "binary"}).labels_TR.shape == (1, 3)
     with pytest.raises(SchemaError, match=rf"column x: label {wrong:g} of the binary task y"):
         encode_one(pa.array([0.0, None, wrong]), task={"kind": "binary"})
 
@@ -242,7 +242,7 @@ def test_a_label_outside_its_range_counts_only_where_it_is_observed() -> None:
         }
     )
     table = pa.table({"f": [0.0, 0.0], "buy": [-1, 1], "click": [0, 1]})
-    labels = Encoder(data, num_rows={}).encode(table).labels_RT[:, 0]
+    labels = Encoder(data, num_rows={}).encode(table).labels_TR[0]
     np.testing.assert_array_equal(labels, [np.nan, 1])
 
 
@@ -267,5 +267,5 @@ def test_a_negative_number_has_no_logarithm(part: str) -> None:
 
 def test_row_zero_is_for_missing_ids_only() -> None:
     """No hash falls on it, whatever the id."""
-    ids = encode_one(pa.array(range(2000)), feature={"kind": "id"}).ids_RF
+    ids = encode_one(pa.array(range(2000)), feature={"kind": "id"}).ids_FR
     assert set(ids[:, 0].tolist()) == set(range(1, 10))
