@@ -56,7 +56,7 @@ class BinaryBest:
 
 
 class RegressionBest:
-    """Mean squared error of the truth: of the label's mean, or with `log` that of log(1 + label)."""
+    """Mean squared error of the truth: the label's mean, or with `log` that of log(1 + label)."""
 
     def __init__(self, *, log: bool) -> None:
         self.log = log

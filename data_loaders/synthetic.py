@@ -36,10 +36,12 @@ from data_loaders.errors import InputError, did_you_mean
 from data_loaders.oracle import BinaryBest, RegressionBest, best_of
 from data_loaders.scenarios.ecommerce import Ecommerce
 from data_loaders.scenarios.scenario import Scenario
+from data_loaders.scenarios.social import Social
 from data_loaders.storage import locate
 
 SCENARIOS: dict[str, type[Scenario]] = {
     "ecommerce": Ecommerce,
+    "social": Social,
 }
 
 MIN_EXAMPLES = 1_000

@@ -1,4 +1,4 @@
-"""From a task's signal, a sum of effects, to its truth: rates and spreads that a scenario states.
+"""From a task's signal, a sum of effects, to its truth and its labels, at the rates it states.
 
 Shape legend: N examples.
 """
@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+from numpy.random import Generator
 
 from data_loaders.oracle import TaskKind
-from data_loaders.scenarios.draws import Floats
+from data_loaders.scenarios.draws import Bools, Floats
 
 NUM_PILOT_EXAMPLES = 20_000
 
@@ -77,6 +79,26 @@ def truth_of(
             center, reach = targets[task].center, 3 * targets[task].spread
             truth[task] = np.clip(value_N, center - reach, center + reach)
     return truth
+
+
+def binary_labels(
+    rng: Generator,
+    *,
+    truth: Mapping[str, Floats],
+    tasks: Mapping[str, TaskKind],
+    targets: Mapping[str, Target],
+) -> dict[str, pa.Array]:
+    """Draws the binary tasks' labels; int8 (N,), null where the task they are given is not 1."""
+    labels: dict[str, pa.Array] = {}
+    is_one: dict[str, Bools] = {}
+    for task, kind in tasks.items():
+        if kind != "binary":
+            continue
+        given = targets[task].given
+        observed_N = np.ones(len(truth[task]), dtype=bool) if given is None else is_one[given]
+        is_one[task] = observed_N & (rng.random(len(observed_N)) < truth[task])
+        labels[task] = pa.array(is_one[task].astype(np.int8), mask=~observed_N)
+    return labels
 
 
 def sigmoid(logits: Floats) -> Floats:
