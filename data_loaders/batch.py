@@ -5,17 +5,15 @@ Shape legend: B examples on this rank, D dense features, T tasks, N ids in the b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
 from data_loaders.config import DataConfig, DenseFeature, IdFeature
-from data_loaders.rows import EncodedRows
+from data_loaders.skipping import Skipped
 from data_loaders.streams import Cursor
 
 
@@ -32,6 +30,7 @@ class InteractionBatch(Pipelineable):
         labels_BT: float32, in the recipe's task order; NaN where not observed, and in padding.
         weights_B: float32; 1 for an example, 0 for padding.
         cursor: the position in the log behind this batch.
+        skipped: what `data.on_error: skip` left out since the batch before.
     """
 
     ids: KeyedJaggedTensor
@@ -39,11 +38,14 @@ class InteractionBatch(Pipelineable):
     labels_BT: Tensor
     weights_B: Tensor
     cursor: Cursor
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def num_bytes(self) -> int:
         """Memory of all tensors."""
-        ids = (self.ids.values(), self.ids.lengths())
+        ids = [self.ids.values(), self.ids.lengths()]
+        if (weights := self.ids.weights_or_none()) is not None:
+            ids.append(weights)
         tensors = (*ids, self.dense_BD, self.labels_BT, self.weights_B)
         return sum(tensor.nbytes for tensor in tensors)
 
@@ -85,45 +87,3 @@ def id_feature_names(config: DataConfig) -> list[str]:
         if not isinstance(feature, IdFeature | DenseFeature)
     ]
     return ids + others
-
-
-def collate(
-    rows: EncodedRows, *, keys: Sequence[str], padded_size: int, cursor: Cursor
-) -> InteractionBatch:
-    """Makes a batch of `padded_size` rows, the first `len(rows)` of them examples.
-
-    Args:
-        rows: at most `padded_size`.
-        keys: as `id_feature_names` gives them.
-        padded_size: B of the batch.
-        cursor: the position behind the batch.
-    """
-    num_padding = padded_size - len(rows)
-    lengths_FB = np.zeros((len(keys), padded_size), np.int32)
-    num_single = len(rows.ids_FR)
-    lengths_FB[:num_single, : len(rows)] = 1
-    for index, ragged in enumerate(rows.lists, start=num_single):
-        lengths_FB[index, : len(rows)] = ragged.lengths_R
-    values = np.concatenate(
-        [rows.ids_FR.reshape(-1), *(ragged.values_N for ragged in rows.lists)]
-    )
-    weights_B = np.ones(padded_size, np.float32)
-    weights_B[len(rows) :] = 0
-    return InteractionBatch(
-        ids=KeyedJaggedTensor(
-            keys=list(keys),
-            values=torch.from_numpy(values),
-            lengths=torch.from_numpy(lengths_FB.reshape(-1)),
-            stride=padded_size,
-        ),
-        dense_BD=torch.from_numpy(_padded(rows.dense_DR.T, num_padding, fill=0.0)),
-        labels_BT=torch.from_numpy(_padded(rows.labels_TR.T, num_padding, fill=np.nan)),
-        weights_B=torch.from_numpy(weights_B),
-        cursor=cursor,
-    )
-
-
-def _padded(array: np.ndarray, num_padding: int, *, fill: float) -> np.ndarray:
-    if not num_padding:
-        return np.ascontiguousarray(array)
-    return np.pad(array, ((0, num_padding), (0, 0)), constant_values=fill)

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 
-import numpy as np
-import pyarrow as pa
-
-from data_loaders.batch import InteractionBatch, collate, id_feature_names
+from data_loaders.batch import InteractionBatch
+from data_loaders.collate import Layout, Part, collate
 from data_loaders.config import DataConfig
-from data_loaders.dataset import Split, open_parquet
-from data_loaders.errors import SchemaError, StorageError
-from data_loaders.hashing import shuffled
+from data_loaders.dataset import Split
 from data_loaders.prefetch import Prefetch
+from data_loaders.reader import LogReader
 from data_loaders.row_groups import list_row_groups, read_columns
-from data_loaders.rows import EncodedRows, concat_rows
-from data_loaders.storage import first_line
-from data_loaders.streams import Cursor, EpochPlan, Piece, check_world_size
+from data_loaders.skipping import Skipped
+from data_loaders.streams import ORDER_VERSION, Cursor, EpochPlan, Window, check_world_size
 from data_loaders.transforms import Encoder
+from data_loaders.windows import WindowReader, WindowRows, WindowsAhead
 
-# Rows are gathered from their row groups for several steps at once: enough that numpy's work
-# outweighs Python's.
-ROWS_PER_ROUND = 16384
+# Rows are put into batches for several steps at once: enough that moving them outweighs Python.
+ROWS_PER_ROUND = 32768
 
-# Row groups read at once: object stores are far away, and decoding leaves Python alone.
-READ_THREADS = 8
+# A window without a shuffle: small ones are read side by side.
+UNSHUFFLED_WINDOW_ROWS = 8192
 
 
 class InteractionLoader:
@@ -116,125 +110,80 @@ class InteractionLoader:
         self, plan: EpochPlan, *, first_step: int, num_steps: int
     ) -> Iterator[InteractionBatch]:
         """Steps of one epoch, a round of several steps at a time."""
-        streams = range(self._rank, self._num_streams, self._world_size)
-        last_step = first_step + num_steps
-        per_round = max(1, ROWS_PER_ROUND * self._world_size // plan.batch_size)
-        cache = _GroupCache(self, seed=self._seed, epoch=plan.epoch)
-        cache.expect(
-            piece
-            for stream in streams
-            for piece in plan.pieces(stream=stream, first_step=first_step, num_steps=num_steps)
+        streams = [
+            stream
+            for stream in range(self._rank, self._num_streams, self._world_size)
+            if plan.rows_per_step_V[stream]
+        ]
+        reader = WindowReader(
+            plan,
+            streams=streams,
+            reader=self._reader,
+            encoder=self._encoder,
+            skip=self._config.on_error == "skip",
         )
-        for step in range(first_step, last_step, per_round):
-            steps = min(per_round, last_step - step)
-            pieces = [
-                (stream, piece)
-                for stream in streams
-                for piece in plan.pieces(stream=stream, first_step=step, num_steps=steps)
-            ]
-            yield from self._round_batches(plan, cache, pieces, first_step=step, num_steps=steps)
+        windows = WindowsAhead(plan, streams=streams, first_step=first_step, reader=reader)
+        try:
+            yield from self._rounds(plan, windows, first_step=first_step, num_steps=num_steps)
+        finally:
+            windows.close()
 
-    def _round_batches(
-        self,
-        plan: EpochPlan,
-        cache: _GroupCache,
-        pieces: list[tuple[int, Piece]],
-        *,
-        first_step: int,
-        num_steps: int,
+    def _rounds(
+        self, plan: EpochPlan, windows: WindowsAhead, *, first_step: int, num_steps: int
     ) -> Iterator[InteractionBatch]:
-        cache.load(piece.group for _, piece in pieces)
-        # rows of the round, stream by stream; then a stable sort by step puts each step's rows
-        # together
-        parts = [cache.rows(piece) for _, piece in pieces]
-        rows = concat_rows(parts) if parts else self.no_rows
-        taken: dict[int, int] = collections.defaultdict(int)
-        step_of_row = []
-        for stream, piece in pieces:
-            count = piece.stop - piece.start
-            positions = taken[stream] + np.arange(count)
-            step_of_row.append(positions // plan.rows_per_step_V[stream])
-            taken[stream] += count
-        steps_R = np.concatenate(step_of_row) if step_of_row else np.zeros(0, np.int64)
-        order = np.argsort(steps_R, kind="stable")
-        ends = np.searchsorted(steps_R[order], np.arange(num_steps), side="right")
-        start = 0
-        for index, end in enumerate(ends):
-            step = first_step + index
-            is_last = step + 1 == plan.num_steps
-            yield collate(
-                rows.take(order[start:end]),
-                keys=self._keys,
-                padded_size=plan.padded_size(world_size=self._world_size, step=step),
-                cursor=Cursor(plan.epoch + 1, 0) if is_last else Cursor(plan.epoch, step + 1),
+        held: list[WindowRows] = []
+        per_round = max(1, ROWS_PER_ROUND * self._world_size // plan.batch_size)
+        stop_step = first_step + num_steps
+        for step in range(first_step, stop_step, per_round):
+            steps = range(step, min(step + per_round, stop_step))
+            taken = list(windows.before(steps.stop))
+            held = sorted(held + taken, key=lambda rows: (rows.window.stream, rows.window.start))
+            parts = [part for rows in held for part in _parts(rows, plan=plan, steps=steps)]
+            batches = collate(
+                parts,
+                layout=self._layout,
+                padded_sizes=[
+                    plan.padded_size(world_size=self._world_size, step=step) for step in steps
+                ],
+                cursors=[_cursor_behind(plan, step) for step in steps],
+                skipped=_newly_skipped(taken, plan=plan, first_step=first_step),
             )
-            start = int(end)
-
-    @property
-    def no_rows(self) -> EncodedRows:
-        """Zero rows with the right columns, for a rank whose streams have ended."""
-        return self.read(0).take(np.zeros(0, np.int64))
-
-    def read(self, group: int) -> EncodedRows:
-        """Reads and encodes one row group, in the file's order.
-
-        Raises:
-            StorageError: the file cannot be read (named).
-            SchemaError: a value is impossible (file and column named).
-        """
-        file = self._groups.files[self._groups.file_G[group]]
-        index = int(self._groups.index_G[group])
-        try:
-            with open_parquet(file) as parquet:
-                table = parquet.read_row_group(index, columns=self._columns)
-        except (pa.ArrowException, OSError) as error:
-            raise StorageError(
-                f"{file.uri}: row group {index} cannot be read ({first_line(error)}); "
-                "the file is damaged or was changed: write it again"
-            ) from error
-        if table.num_rows != self._groups.num_rows_G[group]:
-            raise StorageError(
-                f"{file.uri}: row group {index} has {table.num_rows} rows and had "
-                f"{self._groups.num_rows_G[group]} when the run began; "
-                "a log must not change under a run"
-            )
-        try:
-            return self._encoder.encode(table)
-        except SchemaError as error:
-            raise SchemaError(f"{file.uri}: {error}") from error
+            yield from batches
+            held = [rows for rows in held if _last_step(rows.window, plan=plan) >= steps.stop]
 
 
-class _GroupCache:
-    """Row groups in this epoch's row order, kept as long as a piece of them is still to come."""
+def _parts(rows: WindowRows, *, plan: EpochPlan, steps: range) -> Iterator[Part]:
+    """The rows of a window that some steps take, if any."""
+    window, per_step = rows.window, int(plan.rows_per_step_V[rows.window.stream])
+    begin = steps.start * per_step
+    first, stop = max(begin, window.start), min(steps.stop * per_step, window.stop)
+    if first < stop and rows.rows is not None:
+        yield Part(
+            rows=rows.rows,
+            is_given_R=rows.is_given_R,
+            first=first - window.start,
+            stop=stop - window.start,
+            first_place=first - begin,
+            rows_per_step=per_step,
+        )
 
-    def __init__(self, loader: InteractionLoader, *, seed: int | None, epoch: int) -> None:
-        self._loader = loader
-        self._seed = seed
-        self._epoch = epoch
-        self._rows_left: collections.Counter[int] = collections.Counter()
-        self._held: dict[int, EncodedRows] = {}
 
-    def expect(self, pieces: Iterator[Piece]) -> None:
-        """Tells which pieces will be asked for."""
-        for piece in pieces:
-            self._rows_left[piece.group] += piece.stop - piece.start
+def _last_step(window: Window, *, plan: EpochPlan) -> int:
+    return (window.stop - 1) // int(plan.rows_per_step_V[window.stream])
 
-    def load(self, groups: Iterable[int]) -> None:
-        """Reads those that are not held yet, several at once."""
-        missing = [group for group in dict.fromkeys(groups) if group not in self._held]
-        with ThreadPoolExecutor(READ_THREADS) as pool:
-            self._held.update(zip(missing, pool.map(self._read, missing), strict=True))
 
-    def _read(self, group: int) -> EncodedRows:
-        rows = self._loader.read(group)
-        if self._seed is None:
-            return rows
-        return rows.take(shuffled(len(rows), key=(self._seed, self._epoch, group)))
+def _cursor_behind(plan: EpochPlan, step: int) -> Cursor:
+    is_last = step + 1 == plan.num_steps
+    return Cursor(plan.epoch + 1, 0) if is_last else Cursor(plan.epoch, step + 1)
 
-    def rows(self, piece: Piece) -> EncodedRows:
-        """The rows of a piece whose row group is loaded."""
-        rows = self._held[piece.group].take(np.arange(piece.start, piece.stop))
-        self._rows_left[piece.group] -= len(rows)
-        if not self._rows_left[piece.group]:
-            del self._held[piece.group]
-        return rows
+
+def _newly_skipped(
+    taken: list[WindowRows], *, plan: EpochPlan, first_step: int
+) -> tuple[Skipped, ...]:
+    """What windows left out; a window that was begun before `first_step` has told it then."""
+    return tuple(
+        item
+        for rows in taken
+        for item in rows.skipped
+        if rows.window.start >= first_step * int(plan.rows_per_step_V[rows.window.stream])
+    )

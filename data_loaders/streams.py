@@ -7,6 +7,11 @@ stream:
     stream 0 | stream 1 | ... | stream V-1       the epoch's rows, cut by V-1 positions
     b_0        b_1              b_(V-1)          rows a step takes; they sum to the batch size
 
+A stream reads a window of several row groups at a time and takes the window's rows in an order of
+their own, drawn from the seed:
+
+    stream v:  [group 7, group 3 | group 12, group 0 | ...]     windows of about `window_rows` rows
+
 A rank owns the streams with `v % world_size == rank`. So a step's examples are the same set at
 every world size that divides V, a position in the log is two integers (epoch, step), and all ranks
 end at the same step. Only the last step is shorter.
@@ -14,6 +19,7 @@ end at the same step. Only the last step is shorter.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +27,13 @@ import numpy as np
 
 from data_loaders.errors import InputError
 from data_loaders.hashing import shuffled
+
+# Of a row group read at once; larger ones are read in parts of so many rows, which bounds memory
+# whatever wrote the files.
+MAX_PIECE_ROWS = 65_536
+
+# Said in fingerprints: another order under the same name would lose and double examples.
+ORDER_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -33,13 +46,37 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows `start` to `stop` (exclusive) of a row group, counted in the group's order of this
-    epoch.
-    """
+    """Rows `start` to `stop` (exclusive) of a row group, counted in the file's order."""
 
     group: int
     start: int
     stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows of a stream that are shuffled together.
+
+    Attributes:
+        stream: which one.
+        start: position in the stream of the window's first row.
+        pieces: where its rows lie, before the shuffle; none is empty.
+    """
+
+    stream: int
+    start: int
+    pieces: tuple[Piece, ...]
+
+    def __len__(self) -> int:
+        return sum(len(piece) for piece in self.pieces)
+
+    @property
+    def stop(self) -> int:
+        """Position behind the window's last row."""
+        return self.start + len(self)
 
 
 @dataclass(frozen=True)
@@ -51,6 +88,7 @@ class EpochPlan:
         num_streams: V, any number; streams beyond the batch size stay empty.
         batch_size: examples per step over all ranks.
         seed: of the shuffle; None reads the log in its own order.
+        window_rows: a stream's window closes with the row group that brings it to this many.
         epoch: makes another order of the same seed.
     """
 
@@ -58,6 +96,7 @@ class EpochPlan:
     num_streams: int
     batch_size: int
     seed: int | None
+    window_rows: int = 8192
     epoch: int = 0
 
     @cached_property
@@ -86,22 +125,48 @@ class EpochPlan:
         taken = self.rows_per_step_V > 0
         return int(np.max(-(-np.diff(self.cuts_V)[taken] // self.rows_per_step_V[taken])))
 
-    def pieces(self, *, stream: int, first_step: int, num_steps: int) -> list[Piece]:
-        """The rows of one stream in steps `first_step` to `first_step + num_steps`, in order."""
-        start, end = int(self.cuts_V[stream]), int(self.cuts_V[stream + 1])
-        per_step = int(self.rows_per_step_V[stream])
-        first = min(start + first_step * per_step, end)
-        last = min(start + (first_step + num_steps) * per_step, end)
-        pieces = []
-        position = int(np.searchsorted(self._group_ends, first, side="right"))
-        while first < last:
-            group = int(self.order_G[position])
-            offset = int(self._group_ends[position]) - int(self.num_rows_G[group])
-            stop = min(last, int(self._group_ends[position]))
-            if stop > first:
-                pieces.append(Piece(group=group, start=first - offset, stop=stop - offset))
-            first, position = stop, position + 1
-        return pieces
+    def windows(self, *, stream: int, first_step: int = 0) -> Iterator[Window]:
+        """The windows of a stream, from the one that holds its first row of `first_step` on."""
+        first_row = first_step * int(self.rows_per_step_V[stream])
+        # windows that end at different steps in different streams spread the work over the steps
+        enough = max(1, self.window_rows * (stream + 1) // self.num_streams)
+        start, held, pieces = 0, 0, []
+        for piece in self._pieces(stream):
+            pieces.append(piece)
+            held += len(piece)
+            if held >= enough:
+                if start + held > first_row:
+                    yield Window(stream=stream, start=start, pieces=tuple(pieces))
+                start, held, pieces, enough = start + held, 0, [], self.window_rows
+        if start + held > first_row:
+            yield Window(stream=stream, start=start, pieces=tuple(pieces))
+
+    def order(self, window: Window) -> np.ndarray:
+        """int64 (R,): the place in the window that each of its rows takes, piece after piece."""
+        if self.seed is None:
+            return np.arange(len(window))
+        return shuffled(len(window), key=(self.seed, self.epoch, window.stream, window.start))
+
+    def edge_groups(self, stream: int) -> tuple[int, int]:
+        """The stream's first and last row group, which it may share with other streams."""
+        ends = [int(self.cuts_V[stream]), max(0, int(self.cuts_V[stream + 1]) - 1)]
+        first, last = np.searchsorted(self._group_ends, ends, side="right")
+        return int(self.order_G[first]), int(self.order_G[last])
+
+    def _pieces(self, stream: int) -> Iterator[Piece]:
+        """All rows of a stream, before the shuffle of its windows."""
+        position, end = int(self.cuts_V[stream]), int(self.cuts_V[stream + 1])
+        index = int(np.searchsorted(self._group_ends, position, side="right"))
+        while position < end:
+            group = int(self.order_G[index])
+            offset = int(self._group_ends[index]) - int(self.num_rows_G[group])
+            stop = min(end, int(self._group_ends[index]))
+            while position < stop:
+                part = (position - offset) // MAX_PIECE_ROWS + 1  # parts end where the reader's do
+                part_stop = min(stop, offset + part * MAX_PIECE_ROWS)
+                yield Piece(group=group, start=position - offset, stop=part_stop - offset)
+                position = part_stop
+            index += 1
 
     def num_examples(self, *, rank: int, world_size: int, step: int) -> int:
         """Examples that a rank has in a step; the last step may leave some ranks with none."""

@@ -1,0 +1,196 @@
+"""From windows to batches, several steps at once.
+
+    windows of the rank's streams              a round of S steps
+    [. . . a a a a b b b b . .]   stream 0     step 0: a a a a A A A A   (B slots)
+    [. A A A A B B B B . . . .]   stream 1     step 1: b b b b B B B B
+
+Shape legend: S steps of a round, B examples on this rank, F id features, L list features, D dense
+features, T tasks, N ids of the round, R rows of a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from data_loaders.batch import InteractionBatch, id_feature_names
+from data_loaders.config import DataConfig, IdFeature, IdListFeature
+from data_loaders.placement import (
+    assign_slots,
+    place_ids,
+    place_lengths,
+    place_lists,
+    place_numbers,
+)
+from data_loaders.rows import EncodedRows
+from data_loaders.streams import Cursor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many columns of each kind a batch has.
+
+    Attributes:
+        keys: of the ids, the `num_ids` single ones first.
+        is_weighted: whether the ids of any list carry weights; then all ids do.
+    """
+
+    keys: tuple[str, ...]
+    num_ids: int
+    num_dense: int
+    num_tasks: int
+    is_weighted: bool
+
+    @classmethod
+    def of(cls, config: DataConfig) -> Layout:
+        """The layout of a recipe's batches."""
+        features = config.features.values()
+        return cls(
+            keys=tuple(id_feature_names(config)),
+            num_ids=sum(isinstance(feature, IdFeature) for feature in features),
+            num_dense=sum(feature.width for feature in features if hasattr(feature, "width")),
+            num_tasks=len(config.tasks),
+            is_weighted=any(
+                isinstance(feature, IdListFeature) and feature.weights is not None
+                for feature in features
+            ),
+        )
+
+    @property
+    def num_lists(self) -> int:
+        return len(self.keys) - self.num_ids
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows `first` to `stop` of a window, which lie in one round.
+
+    Attributes:
+        rows: of the whole window.
+        is_given_R: bool, False where a row of the window was skipped.
+        first_place: of row `first` in its stream, counted from the round's first row.
+        rows_per_step: that a step takes of the stream.
+    """
+
+    rows: EncodedRows
+    is_given_R: np.ndarray
+    first: int
+    stop: int
+    first_place: int
+    rows_per_step: int
+
+
+def collate(
+    parts: Sequence[Part],
+    *,
+    layout: Layout,
+    padded_sizes: Sequence[int],
+    cursors: Sequence[Cursor],
+) -> Iterator[InteractionBatch]:
+    """Makes the batches of a round; in each, examples come first and padding behind.
+
+    Args:
+        parts: stream by stream, in the order of the rows in each.
+        layout: of the parts' columns.
+        padded_sizes: B of each step's batch.
+        cursors: the position behind each step.
+    """
+    S, B = len(padded_sizes), max(padded_sizes)
+    num_given_S = np.zeros(S, np.int64)
+    slots = [
+        assign_slots(
+            part.is_given_R[part.first : part.stop],
+            part.first_place,
+            part.rows_per_step,
+            num_given_S,
+        )
+        for part in parts
+    ]
+    dense_SBD = np.zeros((S, B, layout.num_dense), np.float32)
+    labels_SBT = np.full((S, B, layout.num_tasks), np.nan, np.float32)
+    for part, (step_R, slot_R) in zip(parts, slots, strict=True):
+        place_numbers(part.rows.dense_DR, part.first, step_R, slot_R, dense_SBD)
+        place_numbers(part.rows.labels_TR, part.first, step_R, slot_R, labels_SBT)
+    given_SB = np.arange(B) < num_given_S[:, None]
+    ids = _Ids.place(parts, slots, layout=layout, given_SB=given_SB)
+    weights, dense, labels = (
+        torch.from_numpy(array)
+        for array in (given_SB.astype(np.float32), dense_SBD, labels_SBT)
+    )
+    for step, (size, cursor) in enumerate(zip(padded_sizes, cursors, strict=True)):
+        yield InteractionBatch(
+            ids=ids.of_step(step, size=size, keys=layout.keys),
+            dense_BD=dense[step, :size],
+            labels_BT=labels[step, :size],
+            weights_B=weights[step, :size],
+            cursor=cursor,
+        )
+
+
+@dataclass(frozen=True)
+class _Ids:
+    """The ids of a round, step after step and feature-major in each."""
+
+    values: torch.Tensor
+    weights: torch.Tensor | None
+    lengths_SFB: torch.Tensor
+    ends_S: list[int]
+
+    @classmethod
+    def place(
+        cls,
+        parts: Sequence[Part],
+        slots: list[tuple[np.ndarray, np.ndarray]],
+        *,
+        layout: Layout,
+        given_SB: np.ndarray,
+    ) -> _Ids:
+        S, B = given_SB.shape
+        lengths_SFB = np.empty((S, len(layout.keys), B), np.int32)
+        lengths_SFB[:, : layout.num_ids] = given_SB[:, None]
+        lengths_SFB[:, layout.num_ids :] = 0
+        lengths_LSB = np.moveaxis(lengths_SFB[:, layout.num_ids :], 1, 0)
+        for part, (step_R, slot_R) in zip(parts, slots, strict=True):
+            for ragged, lengths_SB in zip(part.rows.lists, lengths_LSB, strict=True):
+                place_lengths(ragged.offsets_R, part.first, step_R, slot_R, lengths_SB)
+        num_given_S = given_SB.sum(axis=1)
+        num_listed_SL = lengths_SFB[:, layout.num_ids :].sum(axis=2, dtype=np.int64)
+        ends_S = np.cumsum(layout.num_ids * num_given_S + num_listed_SL.sum(axis=1))
+        list_starts_SL = (ends_S - num_listed_SL.sum(axis=1))[:, None] + (
+            np.cumsum(num_listed_SL, axis=1) - num_listed_SL
+        )
+        start_S = np.concatenate([[0], ends_S[:-1]])
+        values = np.empty(ends_S[-1], np.int64)
+        weights = np.ones(ends_S[-1], np.float32) if layout.is_weighted else None
+        starts_LSB = [
+            list_starts_SL[:, index, None] + np.cumsum(lengths, axis=1) - lengths
+            for index, lengths in enumerate(lengths_LSB)
+        ]
+        for part, (step_R, slot_R) in zip(parts, slots, strict=True):
+            place_ids(part.rows.ids_FR, part.first, step_R, slot_R, start_S, num_given_S, values)
+            for ragged, starts_SB in zip(part.rows.lists, starts_LSB, strict=True):
+                where = (ragged.offsets_R, part.first, step_R, slot_R, starts_SB)
+                place_lists(ragged.values_N, *where, values)
+                if ragged.weights_N is not None:
+                    place_lists(ragged.weights_N, *where, weights)
+        return cls(
+            values=torch.from_numpy(values),
+            weights=None if weights is None else torch.from_numpy(weights),
+            lengths_SFB=torch.from_numpy(lengths_SFB),
+            ends_S=[0, *ends_S.tolist()],
+        )
+
+    def of_step(self, step: int, *, size: int, keys: Sequence[str]) -> KeyedJaggedTensor:
+        """The ids of one batch of `size` examples and padding."""
+        own = slice(self.ends_S[step], self.ends_S[step + 1])
+        return KeyedJaggedTensor(
+            keys=list(keys),
+            values=self.values[own],
+            weights=None if self.weights is None else self.weights[own],
+            lengths=self.lengths_SFB[step, :, :size].reshape(-1),
+            stride=size,
+        )

@@ -1,0 +1,115 @@
+"""Reads pieces of row groups, each as seldom as possible, from files that must not have changed."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from data_loaders.dataset import open_parquet
+from data_loaders.errors import StorageError
+from data_loaders.row_groups import RowGroups, footer_digest
+from data_loaders.storage import Location, first_line
+from data_loaders.streams import MAX_PIECE_ROWS
+
+# Footers of files that are being read; one may take some 100 kB.
+FOOTERS_KEPT = 128
+
+# Beyond what the store's client retries by itself: a connection may also break in mid-answer.
+RETRY_WAITS_SECONDS = (0.5, 2.0)
+
+
+class LogReader:
+    """Reads the row groups of a split; several threads may share one.
+
+    Args:
+        groups: of the split, as they were when the run began.
+        columns: to read.
+        dictionaries: columns of strings to read as codes and distinct values.
+    """
+
+    def __init__(
+        self, groups: RowGroups, *, columns: Sequence[str], dictionaries: Sequence[str]
+    ) -> None:
+        self.groups = groups
+        self._columns = list(columns)
+        self._dictionaries = list(dictionaries)
+        self._footer = functools.lru_cache(FOOTERS_KEPT)(self._read_footer)
+
+    def file_of(self, group: int) -> Location:
+        """The file that a row group lies in."""
+        return self.groups.files[self.groups.file_G[group]]
+
+    def read(self, group: int) -> pa.Table:
+        """A whole row group.
+
+        Raises:
+            StorageError: the file is missing, damaged, out of reach, or not the one that the run
+                began with; the message names it.
+        """
+        file = self.file_of(group)
+        waits = () if isinstance(file.filesystem, pafs.LocalFileSystem) else RETRY_WAITS_SECONDS
+        for wait in waits:
+            try:
+                return self._read(group)
+            except (pa.ArrowException, OSError, StorageError):
+                time.sleep(wait)
+        try:
+            return self._read(group)
+        except (pa.ArrowException, OSError) as error:
+            raise self._unreadable(group, error) from error
+
+    def parts(self, group: int, *, first_part: int) -> Iterator[pa.Table]:
+        """A large row group in parts of `MAX_PIECE_ROWS` rows, from one of them on.
+
+        Raises:
+            StorageError: as `read`.
+        """
+        try:
+            with self._open(group) as parquet:
+                batches = parquet.iter_batches(
+                    batch_size=MAX_PIECE_ROWS,
+                    row_groups=[int(self.groups.index_G[group])],
+                    columns=self._columns,
+                    use_threads=False,
+                )
+                for part, batch in enumerate(_rechunk(batches)):
+                    if part >= first_part:
+                        yield batch
+        except (pa.ArrowException, OSError) as error:
+            raise self._unreadable(group, error) from error
+
+    def _read(self, group: int) -> pa.Table:
+        with self._open(group) as parquet:
+            # not in Arrow's threads: whole row groups are read side by side already
+            return parquet.read_row_group(
+                int(self.groups.index_G[group]), columns=self._columns, use_threads=False
+            )
+
+    def _open(self, group: int) -> pq.ParquetFile:
+        return open_parquet(
+            self.file_of(group),
+            metadata=self._footer(int(self.groups.file_G[group])),
+            read_dictionary=self._dictionaries,
+        )
+
+    def _read_footer(self, file_index: int) -> pq.FileMetaData:
+        file = self.groups.files[file_index]
+        with open_parquet(file) as parquet:
+            footer = parquet.metadata
+        if footer_digest(footer, num_bytes=file.num_bytes()) != self.groups.digests[file_index]:
+            raise StorageError(
+                f"{file.uri}: is not the file that it was when the run began (its size or footer "
+                "has changed); a log must not change under a run: put the old file back"
+            )
+        return footer
+
+    def _unreadable(self, group: int, error: Exception) -> StorageError:
+        return StorageError(
+            f"{self.file_of(group).uri}: row group {self.groups.index_G[group]} cannot be read "
+            f"({first_line(error)}); the file is damaged or was changed: write it again"
+        )

@@ -1,0 +1,232 @@
+"""Makes the windows of a rank's streams, several at once and ahead of their use."""
+
+from __future__ import annotations
+
+import collections
+import heapq
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from data_loaders.errors import SchemaError, StorageError
+from data_loaders.placement import in_order
+from data_loaders.reader import LogReader
+from data_loaders.rows import EncodedRows
+from data_loaders.skipping import Skipped
+from data_loaders.streams import MAX_PIECE_ROWS, EpochPlan, Piece, Window
+from data_loaders.transforms import Encoder
+
+# Object stores are far away, and decoding leaves Python alone.
+READ_THREADS = 8
+
+# Row groups per stream from which on a log is long.
+SHORT_LOG_GROUPS = 16
+
+# Windows made beyond those that the next batches need.
+WINDOWS_AHEAD = 8
+
+
+@dataclass(frozen=True)
+class WindowRows:
+    """A window that has been read.
+
+    Attributes:
+        window: what it is.
+        rows: in the order of training; None if none could be used.
+        is_given_R: bool, False where a row was skipped.
+        skipped: what was.
+    """
+
+    window: Window
+    rows: EncodedRows | None
+    is_given_R: np.ndarray
+    skipped: tuple[Skipped, ...]
+
+
+class WindowReader:
+    """Reads, encodes and shuffles windows; several threads may share one.
+
+    Args:
+        plan: of the epoch.
+        streams: of this rank.
+        reader: of the log.
+        encoder: of its columns.
+        skip: whether to leave out what cannot be read or used, instead of raising.
+    """
+
+    def __init__(
+        self,
+        plan: EpochPlan,
+        *,
+        streams: Sequence[int],
+        reader: LogReader,
+        encoder: Encoder,
+        skip: bool,
+    ) -> None:
+        self._plan = plan
+        self._reader = reader
+        self._encoder = encoder
+        self._skip = skip
+        self._lock = threading.Lock()
+        edges = [set(plan.edge_groups(stream)) for stream in streams]
+        uses = collections.Counter(group for groups in edges for group in groups)
+        # how many streams of this rank are still to read a row group that several share; in a long
+        # log such row groups are few, and reading them again costs less than keeping them
+        is_short = len(plan.num_rows_G) < SHORT_LOG_GROUPS * plan.num_streams
+        self._uses = {group: count for group, count in uses.items() if count > 1 and is_short}
+        self._shared: dict[int, Future[pa.Table]] = {}
+        self._parts: dict[int, tuple[int, Iterator[pa.Table]]] = {}
+
+    def read(self, window: Window, *, before: Future[WindowRows] | None) -> WindowRows:
+        """A window's rows.
+
+        Args:
+            before: the stream's window before, if that is being read too.
+
+        Raises:
+            StorageError: a file cannot be read (named).
+            SchemaError: a value is impossible (file and column named).
+        """
+        if before is not None and window.pieces[0].start:  # perhaps the next part of a row group
+            before.exception()
+        order_R = self._plan.order(window)
+        is_given_R = np.zeros(len(window), bool)
+        parts: list[tuple[EncodedRows, np.ndarray]] = []
+        skipped: list[Skipped] = []
+        start = 0
+        for piece in window.pieces:
+            places_R = order_R[start : start + len(piece)]
+            start += len(piece)
+            rows, is_usable_R = self._piece(piece, stream=window.stream, skipped=skipped)
+            is_given_R[places_R] = is_usable_R
+            if rows is not None:
+                parts.append((rows, places_R[is_usable_R]))
+        return WindowRows(
+            window=window,
+            rows=in_order(parts, num_rows=len(window)) if parts else None,
+            is_given_R=is_given_R,
+            skipped=tuple(skipped),
+        )
+
+    def _piece(
+        self, piece: Piece, *, stream: int, skipped: list[Skipped]
+    ) -> tuple[EncodedRows | None, np.ndarray]:
+        """The rows of a piece that can be used, and bool (R,): which those are."""
+        uri = self._reader.file_of(piece.group).uri
+        is_given_R = np.ones(len(piece), bool)
+        try:
+            table = self._table(piece, stream=stream)
+            return self._encoder.encode(table), is_given_R
+        except SchemaError as error:
+            if not self._skip:
+                raise SchemaError(f"{uri}: {error}") from error
+        except StorageError as error:
+            if not self._skip:
+                raise
+            skipped.append(Skipped(uri=uri, num_rows=len(piece), reason=str(error)))
+            return None, ~is_given_R
+        for row, reason in _unusable_rows(table, encoder=self._encoder):
+            is_given_R[row] = False
+            skipped.append(Skipped(uri=uri, num_rows=1, reason=reason))
+        return self._encoder.encode(table.filter(pa.array(is_given_R))), is_given_R
+
+    def _table(self, piece: Piece, *, stream: int) -> pa.Table:
+        if self._reader.groups.num_rows_G[piece.group] <= MAX_PIECE_ROWS:
+            return self._whole(piece.group).slice(piece.start, len(piece))
+        index, first = divmod(piece.start, MAX_PIECE_ROWS)
+        return self._part(piece.group, stream=stream, index=index).slice(first, len(piece))
+
+    def _whole(self, group: int) -> pa.Table:
+        """A row group; read once where several streams of this rank share it."""
+        with self._lock:
+            if group not in self._uses:
+                shared, is_mine = None, False
+            else:
+                is_mine = group not in self._shared
+                shared = self._shared.setdefault(group, Future())
+                self._uses[group] -= 1
+                if not self._uses[group]:
+                    del self._uses[group], self._shared[group]
+        if shared is None:
+            return self._reader.read(group)
+        if is_mine:
+            try:
+                shared.set_result(self._reader.read(group))
+            except Exception as error:  # raised in every thread that waits
+                shared.set_exception(error)
+        return shared.result()
+
+    def _part(self, group: int, *, stream: int, index: int) -> pa.Table:
+        """A part of a large row group; a stream asks for one after the other."""
+        position, parts = self._parts.pop(stream, (None, None))
+        if parts is None or position != (group, index):
+            parts = self._reader.parts(group, first_part=index)
+        part = next(parts)
+        self._parts[stream] = ((group, index + 1), parts)
+        return part
+
+
+def _unusable_rows(
+    table: pa.Table, *, encoder: Encoder, first: int = 0
+) -> Iterator[tuple[int, str]]:
+    """The rows that cannot be encoded, and why; few are found fast, by halving the table."""
+    try:
+        encoder.encode(table)
+    except SchemaError as error:
+        if table.num_rows == 1:
+            yield first, str(error)
+            return
+        half = table.num_rows // 2
+        yield from _unusable_rows(table.slice(0, half), encoder=encoder, first=first)
+        yield from _unusable_rows(table.slice(half), encoder=encoder, first=first + half)
+
+
+class WindowsAhead:
+    """Windows of several streams by the step that needs them, read ahead in threads.
+
+    Args:
+        plan: of the epoch.
+        streams: of this rank.
+        first_step: where reading begins.
+        reader: of the windows.
+    """
+
+    def __init__(
+        self, plan: EpochPlan, *, streams: Sequence[int], first_step: int, reader: WindowReader
+    ) -> None:
+        self._plan = plan
+        self._reader = reader
+        self._windows = heapq.merge(
+            *(plan.windows(stream=stream, first_step=first_step) for stream in streams),
+            key=self._first_step,
+        )
+        self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="windows")
+        self._last: dict[int, Future[WindowRows]] = {}
+        self._reading: collections.deque[tuple[Window, Future[WindowRows]]] = collections.deque()
+
+    def before(self, step: int) -> Iterator[WindowRows]:
+        """The windows not taken yet that hold rows of the steps before `step`."""
+        self._read_ahead()
+        while self._reading and self._first_step(self._reading[0][0]) < step:
+            _, rows = self._reading.popleft()
+            self._read_ahead()
+            yield rows.result()
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _read_ahead(self) -> None:
+        for window in itertools.islice(self._windows, WINDOWS_AHEAD - len(self._reading)):
+            before = self._last.get(window.stream)
+            rows = self._pool.submit(self._reader.read, window, before=before)
+            self._last[window.stream] = rows
+            self._reading.append((window, rows))
+
+    def _first_step(self, window: Window) -> int:
+        return window.start // int(self._plan.rows_per_step_V[window.stream])
