@@ -186,14 +186,18 @@ def prepare(
     epilog="Example: `polytower generate ecommerce --out s3://bucket/log --examples 1000000`"
 )
 def generate(
-    scenario: Annotated[str, typer.Argument(help="ecommerce")],
+    scenario: Annotated[str, typer.Argument(help="ecommerce, social, news, music, or correlated")],
     out: Annotated[str, typer.Option(help="URI of the new data set")],
     examples: Annotated[
         int, typer.Option(min=1, help="in train, valid and test together")
     ] = 100_000,
     seed: Annotated[int, typer.Option(help="the same seed writes the same bytes")] = 0,
+    correlation: Annotated[
+        float | None,
+        typer.Option(help="of the two tasks of correlated, from -1 to 1; 0.5 by default"),
+    ] = None,
 ) -> None:
-    """Write an interaction log whose ground truth, and so the best possible AUC, is known."""
+    """Write a log whose ground truth, and so the best possible AUC or MSE, is known."""
     from cluster.display import counting_progress
     from data_loaders.synthetic import generate as generate_log
     from trainer.runtime import prepare_environment
@@ -201,7 +205,12 @@ def generate(
     prepare_environment()
     with counting_progress(f"generating {scenario}", total=examples) as on_progress:
         info = generate_log(
-            scenario, out=out, examples=examples, seed=seed, on_progress=on_progress
+            scenario,
+            out=out,
+            examples=examples,
+            seed=seed,
+            correlation=correlation,
+            on_progress=on_progress,
         )
     _print_dataset(info, out=out, recipe=scenario)
 
