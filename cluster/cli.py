@@ -89,6 +89,7 @@ def train(
     resolved = resolve(recipe, overrides or [])
     if resolved.data.root is not None or not dry_run:
         check_log(resolved)
+        resolved = resolved.fitted()
     check_world_size(num_streams=resolved.data.num_streams, world_size=workers or 1)
     if dry_run:
         print_dry_run(resolved, num_workers=workers)
@@ -260,6 +261,44 @@ def lookup(
     with phases_progress() as on_progress:
         report = run_lookup_benchmark(settings, on_progress=on_progress)
     print_lookup_report(report, console)
+    if out is not None:
+        write_report(report, out)
+
+
+@bench.command(
+    "input", epilog="Example: `polytower bench input ecommerce data.root=log --out input.json`"
+)
+def input_pipeline(
+    recipe: RecipeName = "ecommerce",
+    overrides: Overrides = None,
+    examples: Annotated[
+        int | None,
+        typer.Option(min=1, help="of the log that is generated where data.root is not set; 250,000"),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="interleaved rounds")] = 7,
+    out: Annotated[Path | None, typer.Option(help="write everything measured as JSON")] = None,
+) -> None:
+    """Reading a log: this project's loader beside a raw scan, torch's DataLoader and Ray Data."""
+    from cluster.preflight import resolve
+    from trainer.runtime import quiet_libraries
+
+    if "=" in recipe:  # no recipe is named
+        recipe, overrides = "ecommerce", [recipe, *(overrides or [])]
+    resolved = resolve(recipe, overrides or [])
+    quiet_libraries()
+    from benchmarks.input_pipeline import InputSettings, run_input_benchmark
+    from benchmarks.report import print_input_report, write_report
+    from cluster.display import console, phases_progress
+    from data_loaders.storage import locate
+
+    if out is not None:
+        locate(str(out)).parent_folder()  # before minutes are spent
+    settings = InputSettings(num_examples=examples, num_rounds=repeats)
+    with phases_progress() as on_progress:
+        report = run_input_benchmark(
+            resolved, scenario=recipe, settings=settings, on_progress=on_progress
+        )
+    print_input_report(report, console)
     if out is not None:
         write_report(report, out)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
-from data_loaders.config import DataConfig, DenseFeature, IdFeature
+from data_loaders.config import DataConfig, IdFeature, IdListFeature
 from data_loaders.rows import EncodedRows
 from data_loaders.streams import Cursor
 
@@ -79,12 +79,10 @@ def id_feature_names(config: DataConfig) -> list[str]:
     order.
     """
     ids = [name for name, feature in config.features.items() if isinstance(feature, IdFeature)]
-    others = [
-        name
-        for name, feature in config.features.items()
-        if not isinstance(feature, IdFeature | DenseFeature)
+    lists = [
+        name for name, feature in config.features.items() if isinstance(feature, IdListFeature)
     ]
-    return ids + others
+    return ids + lists
 
 
 def collate(
@@ -104,9 +102,7 @@ def collate(
     lengths_FB[:num_single, : len(rows)] = 1
     for index, ragged in enumerate(rows.lists, start=num_single):
         lengths_FB[index, : len(rows)] = ragged.lengths_R
-    values = np.concatenate(
-        [rows.ids_FR.reshape(-1), *(ragged.values_N for ragged in rows.lists)]
-    )
+    values = np.concatenate([rows.ids_FR.reshape(-1), *(ragged.values_N for ragged in rows.lists)])
     weights_B = np.ones(padded_size, np.float32)
     weights_B[len(rows) :] = 0
     return InteractionBatch(

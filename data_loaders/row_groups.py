@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_loaders.config import DataConfig, DenseFeature, IdFeature, IdListFeature
+from data_loaders.config import (
+    AnyFeature,
+    DataConfig,
+    DenseFeature,
+    DenseVectorFeature,
+    IdFeature,
+    IdListFeature,
+)
 from data_loaders.dataset import SPLITS, Split, open_parquet, parquet_files, read_dataset_info
 from data_loaders.errors import InputError, SchemaError, StorageError, did_you_mean
 from data_loaders.storage import Location, locate
@@ -107,8 +114,13 @@ def read_columns(config: DataConfig) -> list[str]:
     # not features | tasks: the two may share a name
     named = [*config.features.items(), *config.tasks.items()]
     declared = [item.column or name for name, item in named]
+    weights = [
+        feature.weights
+        for feature in config.features.values()
+        if isinstance(feature, IdListFeature) and feature.weights is not None
+    ]
     conditions = [task.where for task in config.tasks.values() if task.where is not None]
-    return list(dict.fromkeys(declared + conditions))
+    return list(dict.fromkeys(declared + weights + conditions))
 
 
 @dataclass(frozen=True)
@@ -143,6 +155,11 @@ def _check_schema(schema: pa.Schema, *, file: Location, config: DataConfig) -> N
     for name, feature in config.features.items():
         expected, fits = _expected_feature_type(feature)
         _check_column(schema, file, feature.column or name, f"feature {name}", expected, fits)
+        if isinstance(feature, IdListFeature) and feature.weights is not None:
+            used_by = f"weights of feature {name}"
+            _check_column(
+                schema, file, feature.weights, used_by, "a list of numbers", _is_number_list
+            )
     for name, task in config.tasks.items():
         fits = _is_number
         _check_column(schema, file, task.column or name, f"task {name}", "a number or a bool", fits)
@@ -169,8 +186,21 @@ def _check_column(
         )
 
 
-def _expected_feature_type(feature: IdFeature | IdListFeature | DenseFeature) -> tuple[str, Any]:
-    if isinstance(feature, DenseFeature):
+def _expected_feature_type(feature: AnyFeature) -> tuple[str, Any]:
+    if isinstance(feature, DenseVectorFeature):
+        length = feature.length
+        return (
+            f"a list of {length} numbers",
+            lambda found: (
+                _is_number_list(found)
+                or (
+                    pa.types.is_fixed_size_list(found)
+                    and found.list_size == length
+                    and _is_number(found.value_type)
+                )
+            ),
+        )
+    if isinstance(feature, DenseFeature) or feature.encoding == "quantiles":
         return "a number or a bool", _is_number
     is_id = pa.types.is_integer if feature.encoding == "direct" else _is_hashable
     what = "an integer" if feature.encoding == "direct" else "an integer or a string"
@@ -202,3 +232,7 @@ def _is_hashable(found: pa.DataType) -> bool:
 
 def _is_list(found: pa.DataType) -> bool:
     return bool(pa.types.is_list(found) or pa.types.is_large_list(found))
+
+
+def _is_number_list(found: pa.DataType) -> bool:
+    return _is_list(found) and _is_number(found.value_type)

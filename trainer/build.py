@@ -27,6 +27,7 @@ def build_model(recipe: Recipe) -> MultiTaskModel:
             recipe.embeddings.tables,
             keys=id_feature_names(recipe.data),
             table_of_feature=recipe.table_of_feature(),
+            is_weighted=recipe.has_id_weights,
         ),
         keys=id_feature_names(recipe.data),
         num_dense_features=recipe.num_dense_features,
