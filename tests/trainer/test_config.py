@@ -219,7 +219,10 @@ def test_a_recipe_needs_an_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.features.age={column: age}"], "data.features.age: expected kind: id, id_list, dense or"),
+        (
+            ["data.features.age={column: age}"],
+            "data.features.age: expected kind: id, id_list, dense or",
+        ),
         (
             ["data.tasks.click={kind: rank}"],
             "data.tasks.click: expected kind: binary or regression",
