@@ -89,6 +89,7 @@ def train(
     resolved = resolve(recipe, overrides or [])
     if resolved.data.root is not None or not dry_run:
         check_log(resolved)
+        resolved = resolved.fitted()
     check_world_size(num_streams=resolved.data.num_streams, world_size=workers or 1)
     if dry_run:
         print_dry_run(resolved, num_workers=workers)
@@ -186,14 +187,18 @@ def prepare(
     epilog="Example: `polytower generate ecommerce --out s3://bucket/log --examples 1000000`"
 )
 def generate(
-    scenario: Annotated[str, typer.Argument(help="ecommerce")],
+    scenario: Annotated[str, typer.Argument(help="ecommerce, social, news, music, or correlated")],
     out: Annotated[str, typer.Option(help="URI of the new data set")],
     examples: Annotated[
         int, typer.Option(min=1, help="in train, valid and test together")
     ] = 100_000,
     seed: Annotated[int, typer.Option(help="the same seed writes the same bytes")] = 0,
+    correlation: Annotated[
+        float | None,
+        typer.Option(help="of the two tasks of correlated, from -1 to 1; 0.5 by default"),
+    ] = None,
 ) -> None:
-    """Write an interaction log whose ground truth, and so the best possible AUC, is known."""
+    """Write a log whose ground truth, and so the best possible AUC or MSE, is known."""
     from cluster.display import counting_progress
     from data_loaders.synthetic import generate as generate_log
     from trainer.runtime import prepare_environment
@@ -201,7 +206,12 @@ def generate(
     prepare_environment()
     with counting_progress(f"generating {scenario}", total=examples) as on_progress:
         info = generate_log(
-            scenario, out=out, examples=examples, seed=seed, on_progress=on_progress
+            scenario,
+            out=out,
+            examples=examples,
+            seed=seed,
+            correlation=correlation,
+            on_progress=on_progress,
         )
     _print_dataset(info, out=out, recipe=scenario)
 
@@ -251,6 +261,45 @@ def lookup(
     with phases_progress() as on_progress:
         report = run_lookup_benchmark(settings, on_progress=on_progress)
     print_lookup_report(report, console)
+    if out is not None:
+        write_report(report, out)
+
+
+@bench.command(
+    "input", epilog="Example: `polytower bench input ecommerce data.root=log --out input.json`"
+)
+def input_pipeline(
+    recipe: RecipeName = "ecommerce",
+    overrides: Overrides = None,
+    examples: Annotated[
+        int | None,
+        typer.Option(min=1, help="of the log that is generated where data.root is not set; 250,000"),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="interleaved rounds")] = 7,
+    out: Annotated[Path | None, typer.Option(help="write everything measured as JSON")] = None,
+) -> None:
+    """Reading a log: this project's loader beside a raw scan, torch's DataLoader and Ray Data."""
+    from cluster.preflight import resolve
+    from trainer.runtime import quiet_libraries
+
+    if "=" in recipe:  # no recipe is named
+        recipe, overrides = "ecommerce", [recipe, *(overrides or [])]
+    resolved = resolve(recipe, overrides or [])
+    quiet_libraries()
+    from benchmarks.input_pipeline import InputSettings, run_input_benchmark
+
+    from benchmarks.report import print_input_report, write_report
+    from cluster.display import console, phases_progress
+    from data_loaders.storage import locate
+
+    if out is not None:
+        locate(str(out)).parent_folder()  # before minutes are spent
+    settings = InputSettings(num_examples=examples, num_rounds=repeats)
+    with phases_progress() as on_progress:
+        report = run_input_benchmark(
+            resolved, scenario=recipe, settings=settings, on_progress=on_progress
+        )
+    print_input_report(report, console)
     if out is not None:
         write_report(report, out)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
-from data_loaders.config import DataConfig, DenseFeature, IdFeature
+from data_loaders.config import DataConfig, IdFeature, IdListFeature
 from data_loaders.skipping import Skipped
 from data_loaders.streams import Cursor
 
@@ -81,9 +81,7 @@ def id_feature_names(config: DataConfig) -> list[str]:
     order.
     """
     ids = [name for name, feature in config.features.items() if isinstance(feature, IdFeature)]
-    others = [
-        name
-        for name, feature in config.features.items()
-        if not isinstance(feature, IdFeature | DenseFeature)
+    lists = [
+        name for name, feature in config.features.items() if isinstance(feature, IdListFeature)
     ]
-    return ids + others
+    return ids + lists

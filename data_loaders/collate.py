@@ -18,7 +18,8 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from data_loaders.batch import InteractionBatch, id_feature_names
-from data_loaders.config import DataConfig, IdFeature, IdListFeature
+from data_loaders.config import DataConfig, IdFeature
+from data_loaders.memory import uninitialised, zeros
 from data_loaders.placement import (
     assign_slots,
     place_ids,
@@ -27,6 +28,7 @@ from data_loaders.placement import (
     place_numbers,
 )
 from data_loaders.rows import EncodedRows
+from data_loaders.skipping import Skipped
 from data_loaders.streams import Cursor
 
 
@@ -52,12 +54,9 @@ class Layout:
         return cls(
             keys=tuple(id_feature_names(config)),
             num_ids=sum(isinstance(feature, IdFeature) for feature in features),
-            num_dense=sum(feature.width for feature in features if hasattr(feature, "width")),
+            num_dense=config.num_dense_inputs,
             num_tasks=len(config.tasks),
-            is_weighted=any(
-                isinstance(feature, IdListFeature) and feature.weights is not None
-                for feature in features
-            ),
+            is_weighted=config.has_id_weights,
         )
 
     @property
@@ -67,19 +66,19 @@ class Layout:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows `first` to `stop` of a window, which lie in one round.
+    """R rows of a window that lie in one round.
 
     Attributes:
         rows: of the whole window.
-        is_given_R: bool, False where a row of the window was skipped.
+        first: of them, where in the window it is.
+        is_given_R: bool, False for a row that was skipped.
         first_place: of row `first` in its stream, counted from the round's first row.
         rows_per_step: that a step takes of the stream.
     """
 
     rows: EncodedRows
-    is_given_R: np.ndarray
     first: int
-    stop: int
+    is_given_R: np.ndarray
     first_place: int
     rows_per_step: int
 
@@ -90,6 +89,7 @@ def collate(
     layout: Layout,
     padded_sizes: Sequence[int],
     cursors: Sequence[Cursor],
+    skipped: tuple[Skipped, ...] = (),
 ) -> Iterator[InteractionBatch]:
     """Makes the batches of a round; in each, examples come first and padding behind.
 
@@ -98,28 +98,24 @@ def collate(
         layout: of the parts' columns.
         padded_sizes: B of each step's batch.
         cursors: the position behind each step.
+        skipped: what was left out of the log; the first batch tells it.
     """
     S, B = len(padded_sizes), max(padded_sizes)
     num_given_S = np.zeros(S, np.int64)
     slots = [
-        assign_slots(
-            part.is_given_R[part.first : part.stop],
-            part.first_place,
-            part.rows_per_step,
-            num_given_S,
-        )
+        assign_slots(part.is_given_R, part.first_place, part.rows_per_step, num_given_S)
         for part in parts
     ]
-    dense_SBD = np.zeros((S, B, layout.num_dense), np.float32)
-    labels_SBT = np.full((S, B, layout.num_tasks), np.nan, np.float32)
+    dense_SBD = zeros((S, B, layout.num_dense), np.float32)
+    labels_SBT = uninitialised((S, B, layout.num_tasks), np.float32)
+    labels_SBT.fill(np.nan)
     for part, (step_R, slot_R) in zip(parts, slots, strict=True):
         place_numbers(part.rows.dense_DR, part.first, step_R, slot_R, dense_SBD)
         place_numbers(part.rows.labels_TR, part.first, step_R, slot_R, labels_SBT)
     given_SB = np.arange(B) < num_given_S[:, None]
     ids = _Ids.place(parts, slots, layout=layout, given_SB=given_SB)
     weights, dense, labels = (
-        torch.from_numpy(array)
-        for array in (given_SB.astype(np.float32), dense_SBD, labels_SBT)
+        torch.from_numpy(array) for array in (given_SB.astype(np.float32), dense_SBD, labels_SBT)
     )
     for step, (size, cursor) in enumerate(zip(padded_sizes, cursors, strict=True)):
         yield InteractionBatch(
@@ -128,6 +124,7 @@ def collate(
             labels_BT=labels[step, :size],
             weights_B=weights[step, :size],
             cursor=cursor,
+            skipped=() if step else skipped,
         )
 
 
@@ -150,7 +147,7 @@ class _Ids:
         given_SB: np.ndarray,
     ) -> _Ids:
         S, B = given_SB.shape
-        lengths_SFB = np.empty((S, len(layout.keys), B), np.int32)
+        lengths_SFB = uninitialised((S, len(layout.keys), B), np.int32)
         lengths_SFB[:, : layout.num_ids] = given_SB[:, None]
         lengths_SFB[:, layout.num_ids :] = 0
         lengths_LSB = np.moveaxis(lengths_SFB[:, layout.num_ids :], 1, 0)
@@ -164,7 +161,7 @@ class _Ids:
             np.cumsum(num_listed_SL, axis=1) - num_listed_SL
         )
         start_S = np.concatenate([[0], ends_S[:-1]])
-        values = np.empty(ends_S[-1], np.int64)
+        values = uninitialised((int(ends_S[-1]),), np.int64)
         weights = np.ones(ends_S[-1], np.float32) if layout.is_weighted else None
         starts_LSB = [
             list_starts_SL[:, index, None] + np.cumsum(lengths, axis=1) - lengths
@@ -175,7 +172,7 @@ class _Ids:
             for ragged, starts_SB in zip(part.rows.lists, starts_LSB, strict=True):
                 where = (ragged.offsets_R, part.first, step_R, slot_R, starts_SB)
                 place_lists(ragged.values_N, *where, values)
-                if ragged.weights_N is not None:
+                if weights is not None and ragged.weights_N is not None:
                     place_lists(ragged.weights_N, *where, weights)
         return cls(
             values=torch.from_numpy(values),

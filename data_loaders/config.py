@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -17,17 +18,67 @@ class Section(BaseModel):
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# `fit` stands for what dataset.json knows; data_loaders.fitting puts the number in its place
+Fit = Literal["fit"]
+
+
 class IdFeature(Section):
     """One id per example, looked up in an embedding table; row 0 serves missing ids."""
 
     kind: Literal["id"]
     column: str | None = Field(None, description="column of the log; the feature's name by default")
     table: str | None = Field(None, description="embedding table; the feature's name by default")
-    encoding: Literal["hash", "direct"] = Field(
+    encoding: Literal["hash", "direct", "vocabulary", "quantiles"] = Field(
         "hash",
         description="hash: any integer or string, mixed into rows 1 to num_rows - 1; "
-        "direct: integers from 0 to num_rows - 1 that are the rows",
+        "direct: integers from 0 to num_rows - 1 that are the rows; "
+        "vocabulary: the most frequent ids of the training split in rows 2 to num_rows - 1, all "
+        "others in row 1; quantiles: a number, cut into num_rows - 1 ranges of about equally many "
+        "training examples, in rows 1 to num_rows - 1",
     )
+    fill: int | Finite | str | None = Field(
+        None,
+        description="the id, or for quantiles the number, that stands for a missing one; "
+        "row 0 by default",
+    )
+    min_count: int = Field(
+        1, ge=1, description="rarer ids of the vocabulary share row 1 with unknown ones"
+    )
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="of ids, in training, that row 1 of the vocabulary stands in for; teaches it",
+    )
+    vocabulary: str | None = Field(
+        None,
+        description="URI of a Parquet file with the columns id and count, the most frequent "
+        "first; by default that of the data set for the table's first feature of this encoding",
+    )
+    vocabulary_digest: str | None = Field(
+        None, description="of that file; filled in when a run begins"
+    )
+    boundaries: list[Finite] | None = Field(
+        None,
+        description="of quantiles, ascending; each belongs to the range above it; fitted on "
+        "the training split by default",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> IdFeature:
+        _check_vocabulary(self)
+        if self.boundaries is not None:
+            if self.encoding != "quantiles":
+                raise ValueError(f"boundaries: needs encoding: quantiles, found {self.encoding}")
+            if any(low >= high for low, high in itertools.pairwise(self.boundaries)):
+                raise ValueError("boundaries: expected rising numbers")
+        if self.fill is not None and isinstance(self.fill, str) and self.encoding == "quantiles":
+            raise ValueError(f"fill: expected a number (encoding: quantiles), found {self.fill!r}")
+        if not isinstance(self.fill, int | None) and self.encoding == "direct":
+            raise ValueError(f"fill: expected an integer (encoding: direct), found {self.fill!r}")
+        return self
 
 
 class IdListFeature(Section):
@@ -36,8 +87,22 @@ class IdListFeature(Section):
     kind: Literal["id_list"]
     column: str | None = None
     table: str | None = None
-    encoding: Literal["hash", "direct"] = "hash"
+    encoding: Literal["hash", "direct", "vocabulary"] = "hash"
     max_length: int = Field(50, ge=1, description="the last max_length ids of a list are kept")
+    weights: str | None = Field(
+        None,
+        description="column of lists of numbers, as long as the lists of ids: an id's vector "
+        "is multiplied by its weight; a missing weight is 1",
+    )
+    min_count: int = Field(1, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    vocabulary: str | None = None
+    vocabulary_digest: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> IdListFeature:
+        _check_vocabulary(self)
+        return self
 
 
 class DenseFeature(Section):
@@ -46,8 +111,35 @@ class DenseFeature(Section):
     kind: Literal["dense"]
     column: str | None = None
     log: bool = Field(False, description="f is log(1 + x), for x >= 0, instead of the identity")
-    mean: float = 0.0
-    std: float = Field(1.0, gt=0)
+    clip: tuple[Finite, Finite] | None = Field(
+        None, description="[low, high]: x is brought into this range first"
+    )
+    mean: Finite | Fit = Field(
+        0.0, description="of f(x); fit: that of the training split, as dataset.json knows it"
+    )
+    std: PositiveFinite | Fit = Field(1.0, description="of f(x), or fit")
+    fill: Finite | None = Field(
+        None, description="x where it is missing, before clip and f; the mean by default"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> DenseFeature:
+        if self.clip is not None and self.clip[0] >= self.clip[1]:
+            raise ValueError(f"clip: expected [low, high] with low < high, found {list(self.clip)}")
+        low = self.clip[0] if self.clip is not None else self.fill
+        if self.log and self.fill is not None and low is not None and max(self.fill, low) < 0:
+            raise ValueError(f"fill: {self.fill:g} has no logarithm (log: true); expected >= 0")
+        return self
+
+
+class DenseVectorFeature(Section):
+    """A vector of numbers per example, used as it is, e.g. the embedding of an image or a text; a
+    missing one counts as zeros.
+    """
+
+    kind: Literal["dense_vector"]
+    column: str | None = None
+    length: int = Field(ge=1, description="numbers of each vector")
 
 
 class BinaryTask(Section):
@@ -69,11 +161,12 @@ class RegressionTask(Section):
     where: str | None = None
     weight: float = Field(1.0, ge=0)
     log: bool = Field(False, description="f is log(1 + y), for y >= 0, instead of the identity")
-    mean: float = 0.0
-    std: float = Field(1.0, gt=0)
+    mean: Finite | Fit = Field(0.0, description="of f(y), or fit: of the column, whatever `where`")
+    std: PositiveFinite | Fit = 1.0
 
 
-Feature = Annotated[IdFeature | IdListFeature | DenseFeature, Field(discriminator="kind")]
+AnyFeature = IdFeature | IdListFeature | DenseFeature | DenseVectorFeature
+Feature = Annotated[AnyFeature, Field(discriminator="kind")]
 Task = Annotated[BinaryTask | RegressionTask, Field(discriminator="kind")]
 
 
@@ -87,8 +180,57 @@ class DataConfig(Section):
     num_streams: int = Field(
         64, ge=1, description="virtual streams of the log; the number of ranks must divide it"
     )
+    shuffle_rows: int = Field(
+        2**19,
+        ge=1,
+        description="of the log that are shuffled together; each stream holds its share of them, "
+        "and at least one row group, or 65,536 rows of a larger one",
+    )
+    on_error: Literal["fail", "skip"] = Field(
+        "fail",
+        description="skip: leave out what cannot be read or used, count it, and tell what it was",
+    )
     prefetch_bytes: int = Field(
         128 * 2**20, ge=1, description="of batches read ahead of training, per rank"
     )
     features: dict[Name, Feature] = Field(min_length=1)
     tasks: dict[Name, Task] = Field(min_length=1)
+
+    @property
+    def num_dense_inputs(self) -> int:
+        """Numbers of each example that go to the model as they are."""
+        return sum(
+            feature.length if isinstance(feature, DenseVectorFeature) else 1
+            for feature in self.features.values()
+            if isinstance(feature, DenseFeature | DenseVectorFeature)
+        )
+
+    @property
+    def has_id_weights(self) -> bool:
+        """Whether some id list comes with weights."""
+        return any(
+            isinstance(feature, IdListFeature) and feature.weights is not None
+            for feature in self.features.values()
+        )
+
+
+def fitted_number(value: float | Fit) -> float:
+    """A mean or a standard deviation of a recipe that `data_loaders.fitting.fitted` resolved."""
+    assert value != "fit", "data_loaders.fitting.fitted puts numbers in its place"
+    return float(value)
+
+
+def _check_vocabulary(feature: IdFeature | IdListFeature) -> None:
+    if feature.encoding == "vocabulary":
+        if feature.vocabulary_digest is not None and feature.vocabulary is None:
+            raise ValueError("vocabulary_digest: of which vocabulary? give its URI too")
+        return
+    only = {
+        "min_count": feature.min_count != 1,
+        "dropout": feature.dropout != 0,
+        "vocabulary": feature.vocabulary is not None,
+        "vocabulary_digest": feature.vocabulary_digest is not None,
+    }
+    for key, is_given in only.items():
+        if is_given:
+            raise ValueError(f"{key}: needs encoding: vocabulary, found {feature.encoding}")

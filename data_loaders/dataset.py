@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import pyarrow as pa
@@ -66,7 +66,7 @@ def write_split(
         The number of examples written.
     """
     num_examples = 0
-    for index, table in enumerate(_rechunk(tables, num_rows=rows_per_file)):
+    for index, table in enumerate(rechunk(tables, num_rows=rows_per_file)):
         target = root.child(f"{split}/part-{index:05d}.parquet")
         with target.reporting("written"):
             target.parent_folder()
@@ -135,15 +135,29 @@ def parquet_files(root: Location, *, split: Split) -> list[Location]:
     return [item for item in root.child(split).children() if item.name.endswith(".parquet")]
 
 
-def open_parquet(location: Location) -> pq.ParquetFile:
+def open_parquet(
+    location: Location,
+    *,
+    metadata: pq.FileMetaData | None = None,
+    read_dictionary: Sequence[str] = (),
+) -> pq.ParquetFile:
     """Opens a Parquet file and reads its footer.
+
+    Args:
+        metadata: the footer, if it has been read before.
+        read_dictionary: paths of columns to read as codes and distinct values.
 
     Raises:
         StorageError: it cannot be reached, is missing, is truncated, or is no Parquet file; the
             message names it.
     """
     try:
-        return pq.ParquetFile(location.path, filesystem=location.filesystem)
+        return pq.ParquetFile(
+            location.path,
+            filesystem=location.filesystem,
+            metadata=metadata,
+            read_dictionary=list(read_dictionary),
+        )
     except FileNotFoundError as error:
         raise StorageError(f"{location.uri}: no such file") from error
     except (pa.ArrowInvalid, OSError) as error:
@@ -154,7 +168,7 @@ def open_parquet(location: Location) -> pq.ParquetFile:
         ) from error
 
 
-def _rechunk(tables: Iterable[pa.Table], *, num_rows: int) -> Iterator[pa.Table]:
+def rechunk(tables: Iterable[pa.Table], *, num_rows: int) -> Iterator[pa.Table]:
     """The same rows in the same order, in tables of `num_rows` rows, the last one shorter."""
     held: list[pa.Table] = []
     for table in itertools.chain(tables, [None]):

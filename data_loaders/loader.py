@@ -30,7 +30,7 @@ class InteractionLoader:
         config: the recipe's section `data`.
         split: which part of the data set.
         num_rows: rows of the embedding table of each id feature.
-        seed: of the shuffle of row groups and of the rows in each; None keeps the log's order.
+        seed: of the shuffle of row groups and of the rows in a window; None keeps the log's order.
         rank: of this process, 0 to world_size - 1.
         world_size: ranks that share the log.
 
@@ -57,22 +57,26 @@ class InteractionLoader:
         self._seed = seed
         self._rank = rank
         self._world_size = world_size
-        self._keys = id_feature_names(config)
-        self._columns = read_columns(config)
-        self._groups = list_row_groups(config, split=split)
-        self.num_examples = self._groups.num_examples
+        self._layout = Layout.of(config)
+        groups = list_row_groups(config, split=split)
+        self._reader = LogReader(groups, columns=read_columns(config))
+        self.num_examples = groups.num_examples
         self.steps_per_epoch = self.plan(epoch=0).num_steps
-        self.fingerprint = (
-            f"{self._groups.fingerprint}-{self._num_streams}-{config.batch_size}-{seed}"
-        )
+        order = (ORDER_VERSION, self._num_streams, config.shuffle_rows, config.batch_size, seed)
+        self.fingerprint = "-".join(map(str, (groups.fingerprint, *order)))
 
     def plan(self, *, epoch: int) -> EpochPlan:
         """The order of an epoch."""
         return EpochPlan(
-            num_rows_G=self._groups.num_rows_G,
+            num_rows_G=self._reader.groups.num_rows_G,
             num_streams=self._num_streams,
             batch_size=self._config.batch_size,
             seed=self._seed,
+            window_rows=(
+                UNSHUFFLED_WINDOW_ROWS
+                if self._seed is None
+                else self._config.shuffle_rows // self._num_streams
+            ),
             epoch=epoch,
         )
 
@@ -160,9 +164,8 @@ def _parts(rows: WindowRows, *, plan: EpochPlan, steps: range) -> Iterator[Part]
     if first < stop and rows.rows is not None:
         yield Part(
             rows=rows.rows,
-            is_given_R=rows.is_given_R,
             first=first - window.start,
-            stop=stop - window.start,
+            is_given_R=rows.is_given_R[first - window.start : stop - window.start],
             first_place=first - begin,
             rows_per_step=per_step,
         )

@@ -4,67 +4,88 @@ Compiled loops without Python's lock: each value is moved once, whatever the num
 several threads can work at once. The first call of a new installation compiles for a second or two;
 later processes load what was compiled.
 
+R rows come from `first` on in the columns of a window; `step_R` and `slot_R`, from `assign_slots`,
+say where each of them goes.
+
 Shape legend: R rows, C columns, N ids of a list feature, S steps of a round, B examples on this
-rank, L list features.
+rank.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numba import njit
 
+from data_loaders.memory import uninitialised
 from data_loaders.rows import EncodedRows, Ragged
 
+# Rows that turn from columns into rows together: both sides of so many stay in the cache.
+BLOCK_ROWS = 32
 
-def in_order(parts: list[tuple[EncodedRows, np.ndarray]], *, num_rows: int) -> EncodedRows:
-    """Rows of several parts in one order.
+
+def in_order(parts: Sequence[tuple[EncodedRows, np.ndarray]], *, num_rows: int) -> EncodedRows:
+    """The rows of several parts in one order.
+
+    This is done while they are in the processor's cache: what is read later, a few rows at a time
+    of many windows, is then read in sequence.
 
     Args:
         parts: rows, and int64 (R,) the place of each; no place twice.
-        num_rows: of the result; a place that no row takes holds zeros and empty lists.
+        num_rows: of the result; a place that no row takes has empty lists, and anything else.
     """
-    first, _ = parts[0]
-    ids = np.zeros((len(first.ids_FR), num_rows), first.ids_FR.dtype)
-    dense = np.zeros((len(first.dense_DR), num_rows), np.float32)
-    labels = np.zeros((len(first.labels_TR), num_rows), np.float32)
-    for rows, places_R in parts:
-        _scatter(rows.ids_FR, places_R, ids)
-        _scatter(rows.dense_DR, places_R, dense)
-        _scatter(rows.labels_TR, places_R, labels)
-    lists = tuple(
-        _lists_in_order(
-            [(rows.lists[index], places_R) for rows, places_R in parts], num_rows=num_rows
-        )
-        for index in range(len(first.lists))
+    places = [places_R for _, places_R in parts]
+
+    def placed(columns: list[np.ndarray]) -> np.ndarray:
+        target_CR = uninitialised((len(columns[0]), num_rows), columns[0].dtype)
+        for values_CR, places_R in zip(columns, places, strict=True):
+            _scatter(values_CR, places_R, target_CR)
+        return target_CR
+
+    return EncodedRows(
+        ids_FR=placed([rows.ids_FR for rows, _ in parts]),
+        lists=tuple(
+            _lists_in_order(lists, places, num_rows=num_rows)
+            for lists in zip(*(rows.lists for rows, _ in parts), strict=True)
+        ),
+        dense_DR=placed([rows.dense_DR for rows, _ in parts]),
+        labels_TR=placed([rows.labels_TR for rows, _ in parts]),
     )
-    return EncodedRows(ids_FR=ids, lists=lists, dense_DR=dense, labels_TR=labels)
 
 
-def _lists_in_order(parts: list[tuple[Ragged, np.ndarray]], *, num_rows: int) -> Ragged:
+def _lists_in_order(
+    lists: Sequence[Ragged], places: Sequence[np.ndarray], *, num_rows: int
+) -> Ragged:
     offsets = np.zeros(num_rows + 1, np.int64)
-    for ragged, places_R in parts:
+    for ragged, places_R in zip(lists, places, strict=True):
         offsets[1:][places_R] = ragged.lengths_R
     np.cumsum(offsets, out=offsets)
-    values = np.empty(offsets[-1], np.int64)
-    weighted = parts[0][0].weights_N is not None
-    weights = np.empty(offsets[-1], np.float32) if weighted else None
-    for ragged, places_R in parts:
-        _scatter_lists(ragged.values_N, ragged.offsets_R, places_R, offsets, values)
-        if weights is not None:
-            _scatter_lists(ragged.weights_N, ragged.offsets_R, places_R, offsets, weights)
-    return Ragged(values_N=values, offsets_R=offsets, weights_N=weights)
+
+    def placed(columns: list[np.ndarray]) -> np.ndarray:
+        target_N = uninitialised((int(offsets[-1]),), columns[0].dtype)
+        for values_N, ragged, places_R in zip(columns, lists, places, strict=True):
+            _scatter_lists(values_N, ragged.offsets_R, places_R, offsets, target_N)
+        return target_N
+
+    weights = [ragged.weights_N for ragged in lists if ragged.weights_N is not None]
+    return Ragged(
+        values_N=placed([ragged.values_N for ragged in lists]),
+        offsets_R=offsets,
+        weights_N=placed(weights) if weights else None,
+    )
 
 
 @njit(cache=True, nogil=True)
-def _scatter(source_CR: np.ndarray, places_R: np.ndarray, target_CR: np.ndarray) -> None:
-    for c in range(source_CR.shape[0]):
+def _scatter(values_CR: np.ndarray, places_R: np.ndarray, target_CR: np.ndarray) -> None:
+    for c in range(values_CR.shape[0]):
         for r in range(len(places_R)):
-            target_CR[c, places_R[r]] = source_CR[c, r]
+            target_CR[c, places_R[r]] = values_CR[c, r]
 
 
 @njit(cache=True, nogil=True)
 def _scatter_lists(
-    source_N: np.ndarray,
+    values_N: np.ndarray,
     offsets_R: np.ndarray,
     places_R: np.ndarray,
     target_offsets: np.ndarray,
@@ -73,7 +94,7 @@ def _scatter_lists(
     for r in range(len(places_R)):
         target = target_offsets[places_R[r]]
         for n in range(offsets_R[r], offsets_R[r + 1]):
-            target_N[target] = source_N[n]
+            target_N[target] = values_N[n]
             target += 1
 
 
@@ -84,7 +105,7 @@ def assign_slots(
     """The step and the slot in that step's batch of consecutive rows of a stream.
 
     Args:
-        is_given_R: whether a row is there, or was skipped.
+        is_given_R: bool, False for a row that was skipped.
         first_place: of the rows in the stream, counted from the first row of step 0.
         rows_per_step: that a step takes of the stream.
         next_slot_S: int64, the next free slot of each step; moved on.
@@ -105,22 +126,23 @@ def assign_slots(
 
 @njit(cache=True, nogil=True)
 def place_numbers(
-    source_CR: np.ndarray,
+    values_CR: np.ndarray,
     first: int,
     step_R: np.ndarray,
     slot_R: np.ndarray,
     target_SBC: np.ndarray,
 ) -> None:
-    """Dense features or labels into batches, row by row; rows are counted from `first` on."""
-    for r in range(len(step_R)):
-        if step_R[r] >= 0:
-            for c in range(source_CR.shape[0]):
-                target_SBC[step_R[r], slot_R[r], c] = source_CR[c, first + r]
+    """Dense features or labels into batches, row by row."""
+    for begin in range(0, len(step_R), BLOCK_ROWS):
+        for c in range(values_CR.shape[0]):
+            for r in range(begin, min(begin + BLOCK_ROWS, len(step_R))):
+                if step_R[r] >= 0:
+                    target_SBC[step_R[r], slot_R[r], c] = values_CR[c, first + r]
 
 
 @njit(cache=True, nogil=True)
 def place_ids(
-    source_CR: np.ndarray,
+    values_CR: np.ndarray,
     first: int,
     step_R: np.ndarray,
     slot_R: np.ndarray,
@@ -134,11 +156,11 @@ def place_ids(
         start_S: where the values of each step begin in the target.
         num_given_S: examples of each step.
     """
-    for c in range(source_CR.shape[0]):
+    for c in range(values_CR.shape[0]):
         for r in range(len(step_R)):
             s = step_R[r]
             if s >= 0:
-                target_N[start_S[s] + c * num_given_S[s] + slot_R[r]] = source_CR[c, first + r]
+                target_N[start_S[s] + c * num_given_S[s] + slot_R[r]] = values_CR[c, first + r]
 
 
 @njit(cache=True, nogil=True)
@@ -158,7 +180,7 @@ def place_lengths(
 
 @njit(cache=True, nogil=True)
 def place_lists(
-    source_N: np.ndarray,
+    values_N: np.ndarray,
     offsets_R: np.ndarray,
     first: int,
     step_R: np.ndarray,
@@ -171,5 +193,5 @@ def place_lists(
         if step_R[r] >= 0:
             target = start_SB[step_R[r], slot_R[r]]
             for n in range(offsets_R[first + r], offsets_R[first + r + 1]):
-                target_N[target] = source_N[n]
+                target_N[target] = values_N[n]
                 target += 1

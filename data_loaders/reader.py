@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from data_loaders.dataset import open_parquet
+from data_loaders.dataset import open_parquet, rechunk
 from data_loaders.errors import StorageError
 from data_loaders.row_groups import RowGroups, footer_digest
 from data_loaders.storage import Location, first_line
@@ -23,21 +25,23 @@ FOOTERS_KEPT = 128
 RETRY_WAITS_SECONDS = (0.5, 2.0)
 
 
+@dataclass(frozen=True)
+class _Footer:
+    metadata: pq.FileMetaData
+    strings: list[str]  # paths of the columns that hold strings
+
+
 class LogReader:
     """Reads the row groups of a split; several threads may share one.
 
     Args:
         groups: of the split, as they were when the run began.
-        columns: to read.
-        dictionaries: columns of strings to read as codes and distinct values.
+        columns: to read; strings among them come as codes and distinct values.
     """
 
-    def __init__(
-        self, groups: RowGroups, *, columns: Sequence[str], dictionaries: Sequence[str]
-    ) -> None:
+    def __init__(self, groups: RowGroups, *, columns: Sequence[str]) -> None:
         self.groups = groups
         self._columns = list(columns)
-        self._dictionaries = list(dictionaries)
         self._footer = functools.lru_cache(FOOTERS_KEPT)(self._read_footer)
 
     def file_of(self, group: int) -> Location:
@@ -77,9 +81,9 @@ class LogReader:
                     columns=self._columns,
                     use_threads=False,
                 )
-                for part, batch in enumerate(_rechunk(batches)):
-                    if part >= first_part:
-                        yield batch
+                tables = (pa.Table.from_batches([batch]) for batch in batches)
+                parts = rechunk(tables, num_rows=MAX_PIECE_ROWS)
+                yield from itertools.islice(parts, first_part, None)
         except (pa.ArrowException, OSError) as error:
             raise self._unreadable(group, error) from error
 
@@ -91,22 +95,30 @@ class LogReader:
             )
 
     def _open(self, group: int) -> pq.ParquetFile:
+        footer = self._footer(int(self.groups.file_G[group]))
         return open_parquet(
-            self.file_of(group),
-            metadata=self._footer(int(self.groups.file_G[group])),
-            read_dictionary=self._dictionaries,
+            self.file_of(group), metadata=footer.metadata, read_dictionary=footer.strings
         )
 
-    def _read_footer(self, file_index: int) -> pq.FileMetaData:
+    def _read_footer(self, file_index: int) -> _Footer:
         file = self.groups.files[file_index]
         with open_parquet(file) as parquet:
-            footer = parquet.metadata
-        if footer_digest(footer, num_bytes=file.num_bytes()) != self.groups.digests[file_index]:
+            metadata = parquet.metadata
+        if footer_digest(metadata, num_bytes=file.num_bytes()) != self.groups.digests[file_index]:
             raise StorageError(
                 f"{file.uri}: is not the file that it was when the run began (its size or footer "
                 "has changed); a log must not change under a run: put the old file back"
             )
-        return footer
+        columns = (metadata.schema.column(index) for index in range(metadata.num_columns))
+        return _Footer(
+            metadata=metadata,
+            strings=[
+                column.path
+                for column in columns
+                if column.path.partition(".")[0] in self._columns
+                and column.logical_type.type == "STRING"
+            ],
+        )
 
     def _unreadable(self, group: int, error: Exception) -> StorageError:
         return StorageError(

@@ -10,8 +10,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from data_loaders.config import DataConfig, DenseFeature, IdFeature, IdListFeature
+from data_loaders.config import (
+    AnyFeature,
+    DataConfig,
+    DenseFeature,
+    DenseVectorFeature,
+    IdFeature,
+    IdListFeature,
+)
 from data_loaders.dataset import SPLITS, Split, open_parquet, parquet_files, read_dataset_info
 from data_loaders.errors import InputError, SchemaError, StorageError, did_you_mean
 from data_loaders.storage import Location, locate
@@ -29,15 +37,22 @@ class RowGroups:
         file_G: int64 (G,), index into `files` of each row group.
         index_G: int64 (G,), index of each row group in its file.
         num_rows_G: int64 (G,), rows of each row group.
-        fingerprint: changes when a file, its size, or its footer (row groups, where their columns
-            lie, and their statistics) changes.
+        digests: of each file; changes with its size and with its footer (row groups, where their
+            columns lie, and their statistics).
     """
 
     files: tuple[Location, ...]
     file_G: np.ndarray
     index_G: np.ndarray
     num_rows_G: np.ndarray
-    fingerprint: str
+    digests: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any file's name or digest."""
+        names = [file.name for file in self.files]
+        identity = list(zip(names, self.digests, strict=True))
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
     @property
     def num_examples(self) -> int:
@@ -92,13 +107,12 @@ def list_row_groups(config: DataConfig, *, split: Split) -> RowGroups:
     if not sum(map(sum, num_rows)):
         raise SchemaError(f"{root.child(split).uri}: the log is empty: {len(files)} files, 0 rows")
     _check_complete(root, split=split, num_examples=sum(map(sum, num_rows)))
-    identity = [(file.name, footer.digest) for file, footer in zip(files, footers, strict=True)]
     return RowGroups(
         files=tuple(files),
         file_G=np.repeat(np.arange(len(files)), [len(rows) for rows in num_rows]),
         index_G=np.concatenate([np.arange(len(rows)) for rows in num_rows]),
         num_rows_G=np.concatenate([np.asarray(rows, np.int64) for rows in num_rows]),
-        fingerprint=hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16],
+        digests=tuple(footer.digest for footer in footers),
     )
 
 
@@ -107,8 +121,13 @@ def read_columns(config: DataConfig) -> list[str]:
     # not features | tasks: the two may share a name
     named = [*config.features.items(), *config.tasks.items()]
     declared = [item.column or name for name, item in named]
+    weights = [
+        feature.weights
+        for feature in config.features.values()
+        if isinstance(feature, IdListFeature) and feature.weights is not None
+    ]
     conditions = [task.where for task in config.tasks.values() if task.where is not None]
-    return list(dict.fromkeys(declared + conditions))
+    return list(dict.fromkeys(declared + weights + conditions))
 
 
 @dataclass(frozen=True)
@@ -121,12 +140,17 @@ def _read_footer(file: Location, *, config: DataConfig) -> _Footer:
     with open_parquet(file) as parquet:
         _check_schema(parquet.schema_arrow, file=file, config=config)
         metadata = parquet.metadata
-    content = pa.BufferOutputStream()
-    metadata.write_metadata_file(content)
-    digest = hashlib.sha256(content.getvalue())
-    digest.update(str(file.num_bytes()).encode())
     rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
-    return _Footer(num_rows=rows, digest=digest.hexdigest())
+    return _Footer(num_rows=rows, digest=footer_digest(metadata, num_bytes=file.num_bytes()))
+
+
+def footer_digest(footer: pq.FileMetaData, *, num_bytes: int) -> str:
+    """Tells a file of `num_bytes` bytes from another by its footer."""
+    content = pa.BufferOutputStream()
+    footer.write_metadata_file(content)
+    digest = hashlib.sha256(content.getvalue())
+    digest.update(str(num_bytes).encode())
+    return digest.hexdigest()
 
 
 def _check_complete(root: Location, *, split: Split, num_examples: int) -> None:
@@ -143,6 +167,11 @@ def _check_schema(schema: pa.Schema, *, file: Location, config: DataConfig) -> N
     for name, feature in config.features.items():
         expected, fits = _expected_feature_type(feature)
         _check_column(schema, file, feature.column or name, f"feature {name}", expected, fits)
+        if isinstance(feature, IdListFeature) and feature.weights is not None:
+            used_by = f"weights of feature {name}"
+            _check_column(
+                schema, file, feature.weights, used_by, "a list of numbers", _is_number_list
+            )
     for name, task in config.tasks.items():
         fits = _is_number
         _check_column(schema, file, task.column or name, f"task {name}", "a number or a bool", fits)
@@ -169,8 +198,21 @@ def _check_column(
         )
 
 
-def _expected_feature_type(feature: IdFeature | IdListFeature | DenseFeature) -> tuple[str, Any]:
-    if isinstance(feature, DenseFeature):
+def _expected_feature_type(feature: AnyFeature) -> tuple[str, Any]:
+    if isinstance(feature, DenseVectorFeature):
+        length = feature.length
+        return (
+            f"a list of {length} numbers",
+            lambda found: (
+                _is_number_list(found)
+                or (
+                    pa.types.is_fixed_size_list(found)
+                    and found.list_size == length
+                    and _is_number(found.value_type)
+                )
+            ),
+        )
+    if isinstance(feature, DenseFeature) or feature.encoding == "quantiles":
         return "a number or a bool", _is_number
     is_id = pa.types.is_integer if feature.encoding == "direct" else _is_hashable
     what = "an integer" if feature.encoding == "direct" else "an integer or a string"
@@ -202,3 +244,7 @@ def _is_hashable(found: pa.DataType) -> bool:
 
 def _is_list(found: pa.DataType) -> bool:
     return bool(pa.types.is_list(found) or pa.types.is_large_list(found))
+
+
+def _is_number_list(found: pa.DataType) -> bool:
+    return _is_list(found) and _is_number(found.value_type)

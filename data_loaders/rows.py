@@ -75,6 +75,8 @@ class EncodedRows:
 
 def concat_rows(parts: Sequence[EncodedRows]) -> EncodedRows:
     """The rows of all parts, behind one another."""
+    if len(parts) == 1:
+        return parts[0]
     return EncodedRows(
         ids_FR=np.concatenate([part.ids_FR for part in parts], axis=1),
         lists=tuple(

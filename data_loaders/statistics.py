@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from data_loaders.config import DataConfig, IdFeature, IdListFeature, Section
+from data_loaders.config import DataConfig, DenseFeature, IdFeature, IdListFeature, Section
 from data_loaders.errors import SchemaError
 from data_loaders.exact_numbers import Moments, ValueCounts
 from data_loaders.storage import Location
@@ -66,17 +66,24 @@ ColumnStatistics = Annotated[NumberStatistics | IdStatistics, Field(discriminato
 
 
 def fitted_columns(config: DataConfig) -> dict[str, ColumnKind]:
-    """The columns that a recipe reads and how each is fitted; what is an id is no number."""
+    """The columns of a recipe that are fitted: numbers, labels, and ids.
+
+    A column that is read both ways is fitted as a number, unless its ids need a vocabulary.
+    """
     columns: dict[str, ColumnKind] = {}
     for name, task in config.tasks.items():
         columns[task.column or name] = "number"
         if task.where is not None:
             columns[task.where] = "number"
     for name, feature in config.features.items():
-        columns.setdefault(feature.column or name, "number")
-    for name, feature in config.features.items():
-        if isinstance(feature, IdFeature | IdListFeature):
-            columns[feature.column or name] = "id"
+        column = feature.column or name
+        if isinstance(feature, IdFeature | IdListFeature) and feature.encoding != "quantiles":
+            if feature.encoding == "vocabulary":
+                columns[column] = "id"
+            else:
+                columns.setdefault(column, "id")
+        elif isinstance(feature, IdFeature | DenseFeature) and columns.get(column) != "id":
+            columns[column] = "number"
     return columns
 
 

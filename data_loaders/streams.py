@@ -138,11 +138,11 @@ class EpochPlan:
                 if start + held > first_row:
                     yield Window(stream=stream, start=start, pieces=tuple(pieces))
                 start, held, pieces, enough = start + held, 0, [], self.window_rows
-        if start + held > first_row:
+        if held and start + held > first_row:
             yield Window(stream=stream, start=start, pieces=tuple(pieces))
 
-    def order(self, window: Window) -> np.ndarray:
-        """int64 (R,): the place in the window that each of its rows takes, piece after piece."""
+    def places(self, window: Window) -> np.ndarray:
+        """int64 (R,): the place in training of each of a window's rows, piece after piece."""
         if self.seed is None:
             return np.arange(len(window))
         return shuffled(len(window), key=(self.seed, self.epoch, window.stream, window.start))

@@ -34,14 +34,17 @@ from data_loaders.dataset import (
 )
 from data_loaders.errors import InputError, did_you_mean
 from data_loaders.oracle import BinaryBest, RegressionBest, best_of
+from data_loaders.scenarios.correlated import Correlated
 from data_loaders.scenarios.ecommerce import Ecommerce
 from data_loaders.scenarios.scenario import Scenario
 from data_loaders.scenarios.social import Social
+from data_loaders.statistics import ColumnKind, Fitter
 from data_loaders.storage import locate
 
 SCENARIOS: dict[str, type[Scenario]] = {
     "ecommerce": Ecommerce,
     "social": Social,
+    "correlated": Correlated,
 }
 
 MIN_EXAMPLES = 1_000
@@ -54,75 +57,114 @@ def generate(
     out: str,
     examples: int,
     seed: int = 0,
+    correlation: float | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> DatasetInfo:
     """Writes a log of `examples` examples: 80% of them in train, 10% each in valid and test.
 
-    The same scenario, examples and seed give the same bytes. Memory is bounded: held are a file of
-    at most 500,000 examples, and the effects of users, items and ads, whose numbers are capped.
+    The same arguments give the same bytes. Memory is bounded: held are a file of at most 500,000
+    examples, the effects of users, items and ads, whose numbers are capped, and the statistics.
 
     Args:
         scenario: a word of `SCENARIOS`.
         out: URI of a folder that is empty or does not exist yet.
+        correlation: of the weights of the two tasks of `correlated`, 0.5 by default.
         on_progress: called after each chunk with the number of examples drawn so far, of all splits
             together.
 
     Raises:
-        InputError: the scenario is unknown, `examples` below 1,000, or `seed` negative.
+        InputError: the scenario is unknown, `examples` below 1,000, `seed` negative, or
+            `correlation` beyond -1 and 1 or given to another scenario.
         StorageError: `out` is not empty, or cannot be reached or written.
     """
+    _check_arguments(scenario, examples=examples, seed=seed, correlation=correlation)
+    root = locate(out)
+    begin_dataset(root, name=scenario)
+
+    options = {} if correlation is None else {"correlation": correlation}
+    world_seed, *split_seeds = SeedSequence(seed).spawn(1 + len(SPLITS))
+    world = SCENARIOS[scenario](examples=examples, rng=Generator(PCG64(world_seed)), **options)
+    fitter = Fitter(_fitted_columns(world))
+    parts = _parts(examples)
+    # A small train split has 8 files of 8 row groups, enough for 64 streams; a large one more.
+    rows_per_file = min(math.ceil(len(parts[0]) / 8), 500_000)
+    splits: dict[Split, SplitInfo] = {}
+    for split, part, split_seed in zip(SPLITS, parts, split_seeds, strict=True):
+        best = {task: best_of(kind) for task, kind in world.tasks.items()}
+        rng = Generator(PCG64(split_seed))
+        chunks = _chunks(world, rng=rng, part=part, num_total=examples, best=best)
+        tables = _reported(chunks, num_before=part.start, on_progress=on_progress)
+        write_split(
+            root,
+            split=split,
+            tables=fitter.watch(tables) if split == "train" else tables,
+            rows_per_file=rows_per_file,
+            rows_per_row_group=math.ceil(rows_per_file / 8),
+        )
+        metrics = {task: scores.metrics() for task, scores in best.items()}
+        splits[split] = SplitInfo(examples=len(part), best=metrics)
+    description = f"synthetic log of {world.description}; {examples:,} examples, seed {seed}"
+    info = DatasetInfo(
+        name=scenario, description=description, splits=splits, columns=fitter.write(root)
+    )
+    write_dataset_info(root, info)
+    return info
+
+
+def _check_arguments(scenario: str, *, examples: int, seed: int, correlation: float | None) -> None:
     if scenario not in SCENARIOS:
         raise InputError(f"{scenario}: no such scenario; {did_you_mean(scenario, SCENARIOS)}")
     if examples < MIN_EXAMPLES:
         raise InputError(f"examples: {examples} are too few; give {MIN_EXAMPLES} or more")
     if seed < 0:
         raise InputError(f"seed: {seed} is negative; give 0 or more")
-    root = locate(out)
-    begin_dataset(root, name=scenario)
+    if correlation is None:
+        return
+    if SCENARIOS[scenario] is not Correlated:
+        raise InputError(f"correlation: the scenario {scenario} takes none; only correlated does")
+    if not -1 <= correlation <= 1:
+        raise InputError(f"correlation: expected a number from -1 to 1, found {correlation:g}")
 
-    num_held_out = examples // 10
-    sizes = (examples - 2 * num_held_out, num_held_out, num_held_out)
-    # A small train split has 8 files of 8 row groups, enough for 64 streams; a large one more.
-    rows_per_file = min(math.ceil(sizes[0] / 8), 500_000)
-    world_seed, *split_seeds = SeedSequence(seed).spawn(1 + len(SPLITS))
-    world = SCENARIOS[scenario](examples=examples, rng=Generator(PCG64(world_seed)))
-    splits: dict[Split, SplitInfo] = {}
-    for split, size, split_seed in zip(SPLITS, sizes, split_seeds, strict=True):
-        best = {task: best_of(kind) for task, kind in world.tasks.items()}
-        num_before = sum(info.examples for info in splits.values())
-        chunks = _chunks(
-            world,
-            rng=Generator(PCG64(split_seed)),
-            examples=range(num_before, num_before + size),
-            num_total=examples,
-            best=best,
-        )
-        write_split(
-            root,
-            split=split,
-            tables=_reported(chunks, num_before=num_before, on_progress=on_progress),
-            rows_per_file=rows_per_file,
-            rows_per_row_group=math.ceil(rows_per_file / 8),
-        )
-        metrics = {task: scores.metrics() for task, scores in best.items()}
-        splits[split] = SplitInfo(examples=size, best=metrics)
-    description = f"synthetic log of {world.description}; {examples:,} examples, seed {seed}"
-    info = DatasetInfo(name=scenario, description=description, splits=splits)
-    write_dataset_info(root, info)
-    return info
+
+def _parts(num_examples: int) -> tuple[range, range, range]:
+    """The examples of train, valid and test."""
+    num_held_out = num_examples // 10
+    num_train = num_examples - 2 * num_held_out
+    return (
+        range(num_train),
+        range(num_train, num_train + num_held_out),
+        range(num_train + num_held_out, num_examples),
+    )
+
+
+def _fitted_columns(world: Scenario) -> dict[str, ColumnKind]:
+    """The columns that statistics are fitted of, all but vectors and truths."""
+    schema = world.draw(Generator(PCG64(0)), num_examples=1, start=0.0, stop=0.0).schema
+    kinds = {field.name: _column_kind(field) for field in schema}
+    kinds = {name: kind for name, kind in kinds.items() if not name.startswith("truth_")}
+    return {name: kind for name, kind in kinds.items() if kind is not None}
+
+
+def _column_kind(field: pa.Field) -> ColumnKind | None:
+    """Strings, whole numbers in lists, and what is called SOMETHING_id are ids."""
+    if pa.types.is_fixed_size_list(field.type):
+        return None
+    if pa.types.is_list(field.type):
+        return None if pa.types.is_floating(field.type.value_type) else "id"
+    return "id" if pa.types.is_string(field.type) or field.name.endswith("_id") else "number"
 
 
 def _chunks(
     world: Scenario,
     *,
     rng: Generator,
-    examples: range,
+    part: range,
     num_total: int,
     best: dict[str, BinaryBest | RegressionBest],
 ) -> Iterator[pa.Table]:
-    """A split's examples, which are `examples` among the log's; `best` has seen those drawn."""
-    for first in examples[::CHUNK_EXAMPLES]:
-        end = min(first + CHUNK_EXAMPLES, examples.stop)
+    """A split's examples, `part` of the log's; `best` has seen those that are drawn."""
+    for first in part[::CHUNK_EXAMPLES]:
+        end = min(first + CHUNK_EXAMPLES, part.stop)
         table = world.draw(
             rng, num_examples=end - first, start=first / num_total, stop=end / num_total
         )

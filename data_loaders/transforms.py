@@ -1,6 +1,6 @@
 """From Arrow columns to the numbers that the model reads, whole row groups at a time.
 
-Shape legend: R rows, F id features, D dense features, T tasks, N ids of a list feature.
+Shape legend: R rows, F id features, D dense inputs, T tasks, N ids of a list feature.
 """
 
 from __future__ import annotations
@@ -11,30 +11,40 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_loaders.columns import column_of, gathered, list_bounds, numbers_of, valid_of
 from data_loaders.config import (
-    BinaryTask,
     DataConfig,
-    DenseFeature,
+    DenseVectorFeature,
     IdFeature,
     IdListFeature,
-    RegressionTask,
 )
 from data_loaders.errors import SchemaError
-from data_loaders.hashing import hash_ids
+from data_loaders.id_encoding import IdEncoder
+from data_loaders.memory import uninitialised
+from data_loaders.number_encoding import encode_dense, encode_labels
 from data_loaders.rows import EncodedRows, Ragged
 
 
 class Encoder:
-    """Hashes, transforms and checks the columns of row groups; several threads may share one.
+    """Hashes, looks up, transforms and checks the columns of row groups; several threads may share
+    one.
 
     Args:
-        config: features and tasks.
+        config: features and tasks, fitted (`data_loaders.fitting`).
         num_rows: rows of the embedding table of each id feature.
+
+    Raises:
+        InputError: a vocabulary cannot be read, or is another one than the recipe was fitted with.
     """
 
     def __init__(self, config: DataConfig, *, num_rows: Mapping[str, int]) -> None:
         self._config = config
-        self._num_rows = num_rows
+        self._num_ids = sum(isinstance(item, IdFeature) for item in config.features.values())
+        self._ids = {
+            name: IdEncoder(feature, column=feature.column or name, num_rows=num_rows[name])
+            for name, feature in config.features.items()
+            if isinstance(feature, IdFeature | IdListFeature)
+        }
 
     def encode(self, table: pa.Table) -> EncodedRows:
         """The numbers of one row group.
@@ -45,129 +55,105 @@ class Encoder:
         Raises:
             SchemaError: a value is impossible; the message names the column, not the file.
         """
-        config, num_rows = self._config, self._num_rows
-        ids, lists, dense = [], [], []
+        config, num_rows = self._config, table.num_rows
+        ids_FR = uninitialised((self._num_ids, num_rows), np.int64)
+        dense_DR = uninitialised((config.num_dense_inputs, num_rows), np.float32)
+        labels_TR = uninitialised((len(config.tasks), num_rows), np.float32)
+        ids, dense = iter(ids_FR), iter(dense_DR)
+        lists = []
         for name, feature in config.features.items():
-            column = _column(table, feature.column or name)
+            column_name = feature.column or name
+            column = column_of(table, column_name)
             if isinstance(feature, IdFeature):
-                ids.append(
-                    _encode_ids(
-                        column, name=name, encoding=feature.encoding, num_rows=num_rows[name]
+                next(ids)[:] = self._ids[name].rows(column)
+            elif isinstance(feature, IdListFeature):
+                weights = None if feature.weights is None else column_of(table, feature.weights)
+                lists.append(
+                    _encode_lists(
+                        column, weights, encoder=self._ids[name], feature=feature, name=column_name
                     )
                 )
-            elif isinstance(feature, IdListFeature):
-                lists.append(
-                    _encode_lists(column, name=name, feature=feature, num_rows=num_rows[name])
-                )
+            elif isinstance(feature, DenseVectorFeature):
+                vectors_RD = _encode_vectors(column, name=column_name, length=feature.length)
+                for numbers_R in vectors_RD.T:
+                    next(dense)[:] = numbers_R
             else:
-                dense.append(_encode_dense(column, name=name, feature=feature))
-        labels = [
-            _encode_labels(table, name=name, task=task) for name, task in config.tasks.items()
-        ]
+                encode_dense(column, next(dense), name=column_name, feature=feature)
+        for (name, task), labels_R in zip(config.tasks.items(), labels_TR, strict=True):
+            where = None if task.where is None else column_of(table, task.where)
+            encode_labels(
+                column_of(table, task.column or name), where, labels_R, name=name, task=task
+            )
         return EncodedRows(
-            ids_FR=_columns(ids, num_rows=table.num_rows, dtype=np.int64),
-            lists=tuple(lists),
-            dense_DR=_columns(dense, num_rows=table.num_rows, dtype=np.float32),
-            labels_TR=_columns(labels, num_rows=table.num_rows, dtype=np.float32),
+            ids_FR=ids_FR, lists=tuple(lists), dense_DR=dense_DR, labels_TR=labels_TR
         )
 
 
-def _encode_ids(column: pa.Array, *, name: str, encoding: str, num_rows: int) -> np.ndarray:
-    """Table rows, int64: 0 for null, else the id itself (direct) or its hash in [1, num_rows)."""
-    rows = np.zeros(len(column), np.int64)
-    present = slice(None)
-    if column.null_count:
-        present = column.is_valid().to_numpy(zero_copy_only=False)
-        column = column.drop_null()
-    if encoding == "hash":
-        rows[present] = 1 + (hash_ids(column) % np.uint64(num_rows - 1)).astype(np.int64)
-        return rows
-    direct = column.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
-    outside = (direct < 0) | (direct >= num_rows)
-    if outside.any():
-        raise SchemaError(
-            f"column {name}: id {direct[outside][0]} lies outside its table; "
-            f"expected 0 to {num_rows - 1} (encoding: direct); "
-            "enlarge the table's num_rows or use encoding: hash"
-        )
-    rows[present] = direct
-    return rows
-
-
-def _encode_lists(column: pa.Array, *, name: str, feature: IdListFeature, num_rows: int) -> Ragged:
+def _encode_lists(
+    column: pa.Array,
+    weights: pa.Array | None,
+    *,
+    encoder: IdEncoder,
+    feature: IdListFeature,
+    name: str,
+) -> Ragged:
     """The last `max_length` ids of each list; a null list is an empty one."""
-    offsets = column.offsets.to_numpy().astype(np.int64)
-    if column.null_count:  # the bytes behind a null list may hold anything: give it no length
-        ends = np.where(column.is_valid().to_numpy(zero_copy_only=False), offsets[1:], offsets[:-1])
-    else:
-        ends = offsets[1:]
-    starts = np.maximum(offsets[:-1], ends - feature.max_length)
-    values = column.values
-    encoded = _encode_ids(values, name=name, encoding=feature.encoding, num_rows=num_rows)
-    lengths = ends - starts
-    if len(lengths) and lengths.sum() == len(encoded):
-        return Ragged(values_N=encoded, offsets_R=np.concatenate([[0], np.cumsum(lengths)]))
-    new_offsets = np.concatenate([[0], np.cumsum(lengths)])
-    source = np.repeat(starts - new_offsets[:-1], lengths) + np.arange(new_offsets[-1])
-    return Ragged(values_N=encoded[source], offsets_R=new_offsets)
+    starts, ends = list_bounds(column)
+    lengths = np.minimum(ends - starts, feature.max_length)
+    kept = gathered(column.values, starts=ends - lengths, lengths=lengths)
+    weights_N = None
+    if weights is not None:
+        weight_starts, weight_ends = list_bounds(weights)
+        differs = (weight_ends - weight_starts) != (ends - starts)
+        if differs.any():
+            row = int(np.argmax(differs))
+            raise SchemaError(
+                f"column {feature.weights}: a list of {weight_ends[row] - weight_starts[row]} "
+                f"weights beside {ends[row] - starts[row]} ids in column {name}; "
+                "expected as many, a null list counting as none; write the columns anew"
+            )
+        kept_weights = gathered(weights.values, starts=weight_ends - lengths, lengths=lengths)
+        weights_N = _weights_of(kept_weights, name=str(feature.weights))
+    return Ragged(
+        values_N=encoder.rows(kept),
+        offsets_R=np.concatenate([[0], np.cumsum(lengths)]),
+        weights_N=weights_N,
+    )
 
 
-def _encode_dense(column: pa.Array, *, name: str, feature: DenseFeature) -> np.ndarray:
-    """float32, standardised; 0, the mean, where null or NaN."""
-    standard = _standardise(_numbers(column), name=name, spec=feature)
-    return np.nan_to_num(standard, copy=False, nan=0.0)
+def _weights_of(values: pa.Array, *, name: str) -> np.ndarray:
+    """float32 (N,); 1 where null."""
+    numbers_N = numbers_of(values)
+    if values.null_count:
+        numbers_N = np.where(valid_of(values), numbers_N, 1.0)
+    return _as_float32(numbers_N, name=name, what="weight", remedy="or null for a weight of 1")
 
 
-def _encode_labels(table: pa.Table, *, name: str, task: BinaryTask | RegressionTask) -> np.ndarray:
-    """float32 in the units of the loss; NaN where null, NaN, or outside `where`."""
-    column = task.column or name
-    labels = _numbers(_column(table, column))
-    if task.where is not None:
-        labels = np.where(_numbers(_column(table, task.where)) == 1, labels, np.nan)
-    if isinstance(task, RegressionTask):
-        return _standardise(labels, name=column, spec=task)
-    outside = (labels < 0) | (labels > 1)
-    if outside.any():
-        raise SchemaError(
-            f"column {column}: label {labels[outside][0]:g} of the binary task {name} lies outside "
-            "its range; expected 0 to 1, or null where not observed; "
-            "use kind: regression for other numbers"
-        )
-    return labels.astype(np.float32)
-
-
-def _standardise(
-    numbers: np.ndarray, *, name: str, spec: DenseFeature | RegressionTask
-) -> np.ndarray:
-    with np.errstate(all="ignore"):  # what overflows, or has no logarithm, is refused below
-        scaled = np.log1p(numbers) if spec.log else numbers
-        standard = ((scaled - spec.mean) / spec.std).astype(np.float32)
-    wrong = np.isinf(standard) | ((numbers < 0) if spec.log else False)
+def _encode_vectors(column: pa.Array, *, name: str, length: int) -> np.ndarray:
+    """float32 (R, length); zeros where null."""
+    is_valid_R = valid_of(column)
+    lengths = pc.list_value_length(column).drop_null().to_numpy(zero_copy_only=False)
+    wrong = lengths != length
     if wrong.any():
-        expected = "a finite number >= 0 (log: true)" if spec.log else "a finite number"
         raise SchemaError(
-            f"column {name}: value {numbers[wrong][0]:g}; expected {expected}, "
-            "or null where missing; clean the log, or correct the recipe"
+            f"column {name}: a vector of {lengths[wrong][0]} numbers; expected {length} (length), "
+            "or null where missing; write the column anew, or correct the recipe's length"
         )
-    return standard
+    values = numbers_of(column.flatten())  # leaves null lists out; a null in a vector becomes NaN
+    vectors = np.zeros((len(column), length), np.float32)
+    vectors[is_valid_R] = _as_float32(
+        values, name=name, what="number in a vector", remedy="or null for the whole vector"
+    ).reshape(-1, length)
+    return vectors
 
 
-def _numbers(column: pa.Array) -> np.ndarray:
-    """float64, NaN where null."""
-    if not pa.types.is_floating(column.type):
-        column = pc.cast(column, pa.float64(), safe=False)  # integers beyond 2^53 are rounded
-    return column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
-
-
-def _column(table: pa.Table, name: str) -> pa.Array:
-    column = table.column(name).unify_dictionaries()
-    if column.num_chunks == 1:
-        return column.chunk(0)
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-
-
-def _columns(arrays: list[np.ndarray], *, num_rows: int, dtype: type) -> np.ndarray:
-    """One row per array."""
-    if not arrays:
-        return np.zeros((0, num_rows), dtype)
-    return np.stack(arrays).astype(dtype, copy=False)
+def _as_float32(numbers: np.ndarray, *, name: str, what: str, remedy: str) -> np.ndarray:
+    with np.errstate(over="ignore"):  # refused below
+        narrow = numbers.astype(np.float32)
+    wrong = ~np.isfinite(narrow)
+    if wrong.any():
+        raise SchemaError(
+            f"column {name}: {what} is {numbers[wrong][0]:g}; expected a finite number, {remedy}; "
+            "write the column anew"
+        )
+    return narrow

@@ -38,7 +38,7 @@ class WindowRows:
     Attributes:
         window: what it is.
         rows: in the order of training; None if none could be used.
-        is_given_R: bool, False where a row was skipped.
+        is_given_R: bool, False for a row that was skipped.
         skipped: what was.
     """
 
@@ -80,7 +80,7 @@ class WindowReader:
         is_short = len(plan.num_rows_G) < SHORT_LOG_GROUPS * plan.num_streams
         self._uses = {group: count for group, count in uses.items() if count > 1 and is_short}
         self._shared: dict[int, Future[pa.Table]] = {}
-        self._parts: dict[int, tuple[int, Iterator[pa.Table]]] = {}
+        self._parts: dict[int, tuple[tuple[int, int], Iterator[pa.Table]]] = {}
 
     def read(self, window: Window, *, before: Future[WindowRows] | None) -> WindowRows:
         """A window's rows.
@@ -94,18 +94,18 @@ class WindowReader:
         """
         if before is not None and window.pieces[0].start:  # perhaps the next part of a row group
             before.exception()
-        order_R = self._plan.order(window)
-        is_given_R = np.zeros(len(window), bool)
+        places_R = self._plan.places(window)
+        is_given_R = np.ones(len(window), bool)
         parts: list[tuple[EncodedRows, np.ndarray]] = []
         skipped: list[Skipped] = []
         start = 0
         for piece in window.pieces:
-            places_R = order_R[start : start + len(piece)]
+            places = places_R[start : start + len(piece)]
             start += len(piece)
-            rows, is_usable_R = self._piece(piece, stream=window.stream, skipped=skipped)
-            is_given_R[places_R] = is_usable_R
+            rows, is_usable = self._piece(piece, stream=window.stream, skipped=skipped)
+            is_given_R[places] = is_usable
             if rows is not None:
-                parts.append((rows, places_R[is_usable_R]))
+                parts.append((rows, places[is_usable] if skipped else places))
         return WindowRows(
             window=window,
             rows=in_order(parts, num_rows=len(window)) if parts else None,

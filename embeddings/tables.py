@@ -28,7 +28,11 @@ def module_name(table: str) -> str:
 
 
 def build_tables(
-    tables: Mapping[str, TableConfig], *, keys: Sequence[str], table_of_feature: Mapping[str, str]
+    tables: Mapping[str, TableConfig],
+    *,
+    keys: Sequence[str],
+    table_of_feature: Mapping[str, str],
+    is_weighted: bool = False,
 ) -> EmbeddingBagCollection:
     """Declares the tables on the meta device: no memory is taken before they are sharded.
 
@@ -36,9 +40,12 @@ def build_tables(
         tables: by name.
         keys: id features, in the order in which their pooled vectors are wanted.
         table_of_feature: the table of each of them.
+        is_weighted: each id comes with a weight that its vector is multiplied by, before pooling:
+            sum is the sum of w * v, mean that sum over the number of ids, not over their weights.
     """
     return EmbeddingBagCollection(
         device=torch.device("meta"),
+        is_weighted=is_weighted,
         tables=[
             EmbeddingBagConfig(
                 name=module_name(name),

@@ -27,9 +27,10 @@ def build_model(recipe: Recipe) -> MultiTaskModel:
             recipe.embeddings.tables,
             keys=id_feature_names(recipe.data),
             table_of_feature=recipe.table_of_feature(),
+            is_weighted=recipe.data.has_id_weights,
         ),
         keys=id_feature_names(recipe.data),
-        num_dense_features=recipe.num_dense_features,
+        num_dense_features=recipe.data.num_dense_inputs,
         shared_tower=recipe.model.shared_tower,
         task_tower=recipe.model.task_tower,
         tasks=tuple(

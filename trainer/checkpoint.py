@@ -31,6 +31,8 @@ MANIFEST = "manifest.json"
 # Keys of a recipe that may differ between a checkpoint and the run that takes it up. A table's
 # sharding is no property of its values: rows find their new place when they are read.
 _MAY_CHANGE = ("run.", "checkpoint.", "optimizer.", "data.root", "data.prefetch_bytes")
+# A vocabulary is known by its digest, wherever it lies.
+_MAY_CHANGE_BELOW = (".sharding", ".weight", ".vocabulary")
 
 
 class IncompleteCheckpointError(InputError):
@@ -202,12 +204,12 @@ def check_fits(
     """
     theirs, ours = _flat(manifest.recipe), _flat(recipe.model_dump(mode="json"))
     for key in dict.fromkeys([*theirs, *ours]):
-        if key.startswith(_MAY_CHANGE) or key.endswith((".sharding", ".weight")):
+        if key.startswith(_MAY_CHANGE) or key.endswith(_MAY_CHANGE_BELOW):
             continue
         if theirs.get(key) != ours.get(key):
             raise CheckpointMismatchError(
-                f"{location.uri}: does not fit the recipe: {key} is {theirs.get(key)!r} there "
-                f"and {ours.get(key)!r} here; "
+                f"{location.uri}: does not fit the recipe: {key} is {theirs.get(key)!r:.60} there "
+                f"and {ours.get(key)!r:.60} here; "
                 "go on with the old value, or start another run.uri"
             )
     for kind in ("features", "tasks"):

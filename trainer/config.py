@@ -20,8 +20,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, PositiveInt, ValidationError, model_validator
 
-from data_loaders.config import DataConfig, DenseFeature, IdFeature, IdListFeature, Section
+from data_loaders.config import DataConfig, IdFeature, IdListFeature, Section
 from data_loaders.errors import InputError, did_you_mean
+from data_loaders.fitting import fitted
 from data_loaders.storage import locate
 from embeddings.config import EmbeddingsConfig
 
@@ -119,7 +120,33 @@ class Recipe(Section):
                 raise ValueError(
                     f"embeddings.tables.{table}: no feature uses this table; remove it"
                 )
+        for name, item in self.data.features.items():
+            if isinstance(item, IdFeature | IdListFeature):
+                self._check_rows(name, item)
         return self
+
+    def _check_rows(self, name: str, feature: IdFeature | IdListFeature) -> None:
+        """Whether the table has the rows that the encoding needs, each for one meaning."""
+        table = feature.table or name
+        num_rows = self.embeddings.tables[table].num_rows
+        if feature.encoding == "vocabulary" and num_rows < 3:
+            raise ValueError(
+                f"embeddings.tables.{table}.num_rows: expected 3 or more, because rows 0 and 1 are "
+                f"for missing and rare ids (data.features.{name}.encoding: vocabulary), "
+                f"found {num_rows}"
+            )
+        boundaries = feature.boundaries if isinstance(feature, IdFeature) else None
+        if boundaries is not None and len(boundaries) > num_rows - 2:
+            raise ValueError(
+                f"data.features.{name}.boundaries: expected at most {num_rows - 2}, because the "
+                f"table {table} has {num_rows} rows, found {len(boundaries)}"
+            )
+        for other_name, other in self.data.features.items():
+            if (
+                isinstance(other, IdFeature | IdListFeature)
+                and (other.table or other_name) == table
+            ):
+                _check_shared_table(feature, other, names=(name, other_name), table=table)
 
     def table_of_feature(self) -> dict[str, str]:
         """The embedding table of each `id` and `id_list` feature."""
@@ -136,9 +163,37 @@ class Recipe(Section):
             for name, table in self.table_of_feature().items()
         }
 
-    @property
-    def num_dense_features(self) -> int:
-        return sum(isinstance(item, DenseFeature) for item in self.data.features.values())
+    def fitted(self) -> Recipe:
+        """The recipe with what it leaves to the training split filled in; at no cost where nothing
+        is left.
+
+        Raises:
+            InputError: the data set does not know it.
+        """
+        data = fitted(self.data, num_rows=self.num_rows_of_feature())
+        return self.model_copy(update={"data": data})
+
+
+def _check_shared_table(
+    first: IdFeature | IdListFeature,
+    second: IdFeature | IdListFeature,
+    *,
+    names: tuple[str, str],
+    table: str,
+) -> None:
+    """With a vocabulary a row is one id, for all features of a table."""
+    one, two = (f"data.features.{name}" for name in names)
+    if (first.encoding == "vocabulary") != (second.encoding == "vocabulary"):
+        raise ValueError(
+            f"{one}.encoding: {first.encoding}, and {two} has {second.encoding} in the same table "
+            f"{table}: a row would be several ids; use one encoding, or another table"
+        )
+    uris = (first.vocabulary, second.vocabulary)
+    if None not in uris and uris[0] != uris[1]:
+        raise ValueError(
+            f"{one}.vocabulary: {uris[0]}, and {two} has {uris[1]} in the same table {table}: "
+            "a row would be two ids; use one vocabulary, or another table"
+        )
 
 
 def shipped_recipes() -> list[str]:
@@ -247,9 +302,14 @@ def _override(tree: dict[str, Any], text: str) -> str:
 def _explain(error: ValidationError) -> str:
     """Pydantic's first complaint in one line, with the nearest key for an unknown one."""
     first = error.errors()[0]
-    # a discriminated union puts its kind into the path: data.features.x.dense.meen
+    # a discriminated union puts its kind into the path, data.features.x.dense.meen, and a choice of
+    # types the type, data.features.x.dense.mean.float
     is_union = first["loc"][:2] in (("data", "features"), ("data", "tasks"))
-    path = [str(part) for index, part in enumerate(first["loc"]) if not (is_union and index == 3)]
+    path = [
+        str(part)
+        for index, part in enumerate(first["loc"])
+        if not is_union or index not in (3, 5) or isinstance(part, int)
+    ]
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         known = _keys_beside(tuple(first["loc"]))
@@ -257,15 +317,18 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{key}: is missing"
     if first["type"].startswith("union_tag"):
-        kinds = "binary or regression" if path[1] == "tasks" else "id, id_list or dense"
+        features = "id, id_list, dense or dense_vector"
+        kinds = "binary or regression" if path[1] == "tasks" else features
         return f"{key}: expected kind: {kinds}, found {first['input']!r:.60}"
     if first["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{key}: expected a section with keys, found {first['input']!r:.60}"
     if first["type"] == "too_short":
         return f"{key}: is empty; expected at least one"
-    if first["type"] == "value_error":  # ours, and says where
-        return str(first["ctx"]["error"])
-    return f"{key}: {first['msg']}, found {first['input']!r:.60}"
+    if first["type"] == "value_error":  # ours; that of the whole recipe says where
+        return f"{key}.{first['ctx']['error']}" if key else str(first["ctx"]["error"])
+    may_fit = any(item["loc"][-1:] == ("literal['fit']",) for item in error.errors()[1:2])
+    choice = " (or the word fit)" if may_fit else ""
+    return f"{key}: {first['msg']}{choice}, found {first['input']!r:.60}"
 
 
 def _keys_beside(loc: tuple[str | int, ...]) -> list[str]:
@@ -277,6 +340,8 @@ def _keys_beside(loc: tuple[str | int, ...]) -> list[str]:
     kinds = {
         "id": data.IdFeature,
         "id_list": data.IdListFeature,
+        "dense": data.DenseFeature,
+        "dense_vector": data.DenseVectorFeature,
         "binary": data.BinaryTask,
         "regression": data.RegressionTask,
     }
@@ -288,5 +353,5 @@ def _keys_beside(loc: tuple[str | int, ...]) -> list[str]:
         elif loc[:2] == ("embeddings", "tables"):
             known = TableConfig
         elif index == 3 and loc[1] in ("features", "tasks"):
-            known = data.DenseFeature if part == "dense" else kinds[str(part)]
+            known = kinds[str(part)]
     return list(known.model_fields)

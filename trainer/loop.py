@@ -54,7 +54,8 @@ def train(recipe: Recipe, *, listener: Listener | None = None) -> None:
         InputError: the recipe, the log or a checkpoint is at fault.
     """
     with joined_ranks() as runtime:
-        _Training(recipe, runtime, listener=listener if runtime.rank == 0 else None).run()
+        listener = listener if runtime.rank == 0 else None
+        _Training(recipe.fitted(), runtime, listener=listener).run()
 
 
 class _Training:

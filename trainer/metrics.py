@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
-from data_loaders.config import BinaryTask, RegressionTask
+from data_loaders.config import BinaryTask, RegressionTask, fitted_number
 from trainer.model import StepOutput
 
 NUM_BINS = 2**15
@@ -98,7 +98,7 @@ class TaskMetrics:
             if isinstance(task, BinaryTask):
                 results[name] = _binary_metrics(sums[:, index], histogram[index])
             else:
-                results[name] = _regression_metrics(sums[:, index], std=task.std)
+                results[name] = _regression_metrics(sums[:, index], std=fitted_number(task.std))
         return results
 
 

@@ -123,6 +123,57 @@ def test_wrong_arguments_are_refused_before_anything_is_written(
     assert not (tmp_path / "log").exists()
 
 
+@pytest.mark.parametrize(
+    ("scenario", "correlation", "message"),
+    [
+        ("social", 0.5, "correlation: the scenario social takes none; only correlated does"),
+        ("correlated", 1.5, "correlation: expected a number from -1 to 1, found 1.5"),
+        ("correlated", float("nan"), "correlation: expected a number from -1 to 1, found nan"),
+    ],
+)
+def test_a_correlation_is_for_the_correlated_tasks_alone(
+    tmp_path: Path, scenario: str, correlation: float, message: str
+) -> None:
+    """One line, before anything is written."""
+    out = str(tmp_path / "log")
+    with pytest.raises(InputError) as caught:
+        generate(scenario, out=out, examples=1_000, correlation=correlation)
+    assert str(caught.value) == message
+    assert not (tmp_path / "log").exists()
+
+
+def test_the_correlation_that_is_asked_for_is_the_logs(tmp_path: Path) -> None:
+    """At 1 both tasks have one truth; dataset.json says so, and what mse is the best possible."""
+    out = tmp_path / "log"
+    info = generate("correlated", out=str(out), examples=2_000, correlation=1.0)
+    train = pq.read_table(out / "train")
+    np.testing.assert_allclose(train["truth_y1"], train["truth_y2"], atol=1e-12)
+    assert "weights of correlation 1;" in info.description
+    mse = np.mean((train["y1"].to_numpy() - train["truth_y1"].to_numpy()) ** 2)
+    assert info.splits["train"].best["y1"] == {"mse": pytest.approx(mse)}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_dataset_json_knows_every_columns_statistics(tmp_path: Path, scenario: str) -> None:
+    """Of train alone; ids have vocabularies; vectors and truths are left out."""
+    info = generate(scenario, out=str(tmp_path / "log"), examples=1_000)
+    train = pq.read_table(tmp_path / "log" / "train")
+    fitted = {
+        field.name
+        for field in train.schema
+        if not (field.name.startswith("truth_") or "float>" in str(field.type))
+        and not str(field.type).startswith("fixed_size_list")
+    }
+    assert set(info.columns) == fitted
+    for column, statistics in info.columns.items():
+        if statistics.kind == "number":
+            assert statistics.count + statistics.missing == train.num_rows
+            assert statistics.mean == pytest.approx(pc.mean(train[column]).as_py())
+        else:
+            vocabulary = pq.read_table(tmp_path / "log" / statistics.vocabulary)
+            assert vocabulary.num_rows == statistics.distinct > 0
+
+
 def test_a_folder_that_holds_files_is_refused_and_left_alone(tmp_path: Path) -> None:
     """Data sets are never overwritten."""
     (tmp_path / "notes.txt").write_text("mine")

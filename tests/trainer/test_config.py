@@ -83,7 +83,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(key: str, nearest: str)
     ("key", "known"),
     [
         ("zzz", "data, embeddings, model, optimizer, checkpoint, run"),
-        ("data.features.age.zzz", "kind, column, log, mean, std"),
+        ("data.features.age.zzz", "kind, column, log, clip, mean, std, fill"),
         ("embeddings.tables.user.zzz", "num_rows, dim, pooling, sharding"),
     ],
 )
@@ -219,7 +219,10 @@ def test_a_recipe_needs_an_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.features.age={column: age}"], "data.features.age: expected kind: id, id_list or"),
+        (
+            ["data.features.age={column: age}"],
+            "data.features.age: expected kind: id, id_list, dense or",
+        ),
         (
             ["data.tasks.click={kind: rank}"],
             "data.tasks.click: expected kind: binary or regression",
@@ -339,4 +342,4 @@ def test_features_find_their_tables() -> None:
         "tags": "tags",
     }
     assert recipe.num_rows_of_feature()["history"] == 101
-    assert recipe.num_dense_features == 2
+    assert recipe.data.num_dense_inputs == 2

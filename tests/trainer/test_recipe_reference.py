@@ -7,13 +7,20 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from data_loaders.config import BinaryTask, DenseFeature, IdFeature, IdListFeature, RegressionTask
+from data_loaders.config import (
+    BinaryTask,
+    DenseFeature,
+    DenseVectorFeature,
+    IdFeature,
+    IdListFeature,
+    RegressionTask,
+)
 from embeddings.config import TableConfig
 from trainer.config import Recipe
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "recipe.md"
 NAMED = {
-    "data.features.NAME.": (IdFeature, IdListFeature, DenseFeature),
+    "data.features.NAME.": (IdFeature, IdListFeature, DenseFeature, DenseVectorFeature),
     "data.tasks.NAME.": (BinaryTask, RegressionTask),
     "embeddings.tables.NAME.": (TableConfig,),
 }

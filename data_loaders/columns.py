@@ -1,0 +1,61 @@
+"""Arrow columns as numpy arrays.
+
+Shape legend: R rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def column_of(table: pa.Table, name: str) -> pa.Array:
+    """A table's column as one array."""
+    column = table.column(name)
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    column = column.unify_dictionaries()
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def numbers_of(column: pa.Array) -> np.ndarray:
+    """float64 (R,), NaN where null."""
+    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        column = pc.cast(column, pa.float64(), safe=False)
+    # integers beyond 2^53 are rounded
+    return column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
+
+
+def floats_of(column: pa.Array) -> np.ndarray:
+    """float32 or float64 (R,), NaN where null; a view of the column where that is possible."""
+    if not pa.types.is_float32(column.type):
+        return numbers_of(column)
+    return column.to_numpy(zero_copy_only=False)
+
+
+def valid_of(column: pa.Array) -> np.ndarray:
+    """bool (R,), False where null."""
+    return column.is_valid().to_numpy(zero_copy_only=False)
+
+
+def list_bounds(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """int64 (R,) starts and (R,) ends of each list in `column.values`; a null list has no length,
+    because the bytes behind it may hold anything.
+    """
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    starts, ends = offsets[:-1], offsets[1:]
+    return starts, np.where(valid_of(column), ends, starts) if column.null_count else ends
+
+
+def gathered(values: pa.Array, *, starts: np.ndarray, lengths: np.ndarray) -> pa.Array:
+    """The ranges of an array that begin at `starts`, behind one another."""
+    total = int(lengths.sum())
+    if not total:
+        return values.slice(0, 0)
+    offsets = np.cumsum(lengths) - lengths
+    first = int(starts[np.argmax(lengths > 0)])
+    is_run = (starts - offsets == first) | (lengths == 0)
+    if is_run.all():  # nothing was cut off between them
+        return values.slice(first, total)
+    return values.take(pa.array(np.repeat(starts - offsets, lengths) + np.arange(total)))

@@ -1,0 +1,110 @@
+"""From ids to rows of an embedding table, one feature at a time.
+
+Shape legend: N ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+from data_loaders.columns import numbers_of, valid_of
+from data_loaders.config import IdFeature, IdListFeature
+from data_loaders.errors import SchemaError
+from data_loaders.hashing import hash_rows
+from data_loaders.id_vocabulary import FIRST_ROW, read_vocabulary
+from data_loaders.storage import first_line
+
+MISSING_ROW = 0
+
+
+class IdEncoder:
+    """Brings the ids of one feature into the rows of its table; several threads may share one.
+
+    Args:
+        feature: fitted.
+        column: name of the ids' column, for messages.
+        num_rows: of the table.
+
+    Raises:
+        InputError: the feature's vocabulary cannot be read, or is another one now.
+    """
+
+    def __init__(self, feature: IdFeature | IdListFeature, *, column: str, num_rows: int) -> None:
+        self._column = column
+        self._num_rows = num_rows
+        self._is_number = feature.encoding == "quantiles"
+        self._fill = feature.fill if isinstance(feature, IdFeature) else None
+        self._rows_of: Callable[[pa.Array], np.ndarray] = self._hashed
+        if feature.encoding == "direct":
+            self._rows_of = self._direct
+        elif feature.encoding == "vocabulary":
+            assert feature.vocabulary is not None, "fitted() names it"
+            assert feature.vocabulary_digest is not None, "fitted() knows it"
+            self._vocabulary = read_vocabulary(
+                feature.vocabulary,
+                digest=feature.vocabulary_digest,
+                min_count=feature.min_count,
+                max_ids=num_rows - FIRST_ROW,
+            )
+            self._rows_of = self._known
+        elif isinstance(feature, IdFeature) and feature.encoding == "quantiles":
+            assert feature.boundaries is not None, "fitted() finds them"
+            self._boundaries = np.asarray(feature.boundaries, np.float64)
+            self._rows_of = self._ranges
+
+    def rows(self, ids: pa.Array) -> np.ndarray:
+        """int64 (N,); for a null the row of `fill`, or row 0.
+
+        Raises:
+            SchemaError: an id has no row, or is of another type than it must be.
+        """
+        if not ids.null_count:
+            return self._filled(ids)
+        rows = np.full(len(ids), self._missing_row(ids.type), np.int64)
+        rows[valid_of(ids)] = self._filled(ids.drop_null())
+        return rows
+
+    def _filled(self, ids: pa.Array) -> np.ndarray:
+        if not pa.types.is_floating(ids.type):
+            return self._rows_of(ids)
+        rows = self._rows_of(ids)  # of quantiles, where NaN is missing too
+        is_nan = np.isnan(numbers_of(ids))
+        return np.where(is_nan, self._missing_row(ids.type), rows) if is_nan.any() else rows
+
+    def _missing_row(self, kind: pa.DataType) -> int:
+        if self._fill is None:
+            return MISSING_ROW
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        try:
+            fill = pa.array([self._fill], pa.float64() if self._is_number else kind)
+        except (pa.ArrowException, TypeError, OverflowError) as error:
+            raise SchemaError(
+                f"column {self._column}: fill {self._fill!r} is no {kind} ({first_line(error)}); "
+                "correct the recipe's fill"
+            ) from error
+        return int(self._rows_of(fill)[0])
+
+    def _hashed(self, ids: pa.Array) -> np.ndarray:
+        return hash_rows(ids, num_rows=self._num_rows)
+
+    def _direct(self, ids: pa.Array) -> np.ndarray:
+        rows = ids.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
+        outside = (rows < 0) | (rows >= self._num_rows)
+        if outside.any():
+            raise SchemaError(
+                f"column {self._column}: id {rows[outside][0]} lies outside its table; "
+                f"expected 0 to {self._num_rows - 1} (encoding: direct); "
+                "enlarge the table's num_rows or use encoding: hash"
+            )
+        return rows
+
+    def _known(self, ids: pa.Array) -> np.ndarray:
+        return self._vocabulary.rows(ids, name=self._column)
+
+    def _ranges(self, numbers: pa.Array) -> np.ndarray:
+        """Row 1 is below the first boundary; a boundary belongs to the range above it."""
+        return 1 + np.searchsorted(self._boundaries, numbers_of(numbers), side="right")
