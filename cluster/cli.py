@@ -273,7 +273,7 @@ def input_pipeline(
     overrides: Overrides = None,
     examples: Annotated[
         int | None,
-        typer.Option(min=1, help="of the log that is generated where data.root is not set; 250,000"),
+        typer.Option(min=1, help="of the log made where data.root is not set; 250,000"),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="interleaved rounds")] = 7,
     out: Annotated[Path | None, typer.Option(help="write everything measured as JSON")] = None,
