@@ -36,6 +36,8 @@ from data_loaders.errors import InputError, did_you_mean
 from data_loaders.oracle import BinaryBest, RegressionBest, best_of
 from data_loaders.scenarios.correlated import Correlated
 from data_loaders.scenarios.ecommerce import Ecommerce
+from data_loaders.scenarios.music import Music
+from data_loaders.scenarios.news import News
 from data_loaders.scenarios.scenario import Scenario
 from data_loaders.scenarios.social import Social
 from data_loaders.statistics import ColumnKind, Fitter
@@ -44,6 +46,8 @@ from data_loaders.storage import locate
 SCENARIOS: dict[str, type[Scenario]] = {
     "ecommerce": Ecommerce,
     "social": Social,
+    "news": News,
+    "music": Music,
     "correlated": Correlated,
 }
 
