@@ -101,8 +101,8 @@ def run_input_benchmark(
     if recipe.data.root is not None:
         if settings.num_examples is not None:
             raise InputError(
-                f"num_examples: {settings.num_examples} is of a generated log, but data.root names "
-                f"one: {recipe.data.root}; leave out one of the two"
+                f"examples: {settings.num_examples} are of a generated log, but data.root names "
+                f"another: {recipe.data.root}; leave out one of the two"
             )
         return _measure(recipe, settings, tell)
     if scenario not in SCENARIOS:
@@ -120,6 +120,7 @@ def run_input_benchmark(
             on_progress=lambda done: tell("generating the log", done, num_examples),
         )
         data = recipe.data.model_copy(update={"root": folder})
+        settings = dataclasses.replace(settings, num_examples=num_examples)
         return _measure(recipe.model_copy(update={"data": data}), settings, tell)
 
 
@@ -143,11 +144,14 @@ def check_agreement(contents: Mapping[str, Contents], *, num_examples: int) -> N
             continue
         expected = dataclasses.asdict(contents["loader"])
         for key, value in dataclasses.asdict(read).items():
-            # sums of standardised numbers may be near 0
-            tolerance = 0.0 if isinstance(value, int) else SUMS_TOLERANCE * num_examples
-            if not math.isclose(
-                value, expected[key], rel_tol=SUMS_TOLERANCE if tolerance else 0, abs_tol=tolerance
-            ):
+            if isinstance(value, int):
+                is_same = value == expected[key]
+            else:  # a sum of standardised numbers may be near 0
+                tolerance = SUMS_TOLERANCE * num_examples
+                is_same = math.isclose(
+                    value, expected[key], rel_tol=SUMS_TOLERANCE, abs_tol=tolerance
+                )
+            if not is_same:
                 raise ContendersDisagreeError(
                     f"{key}: {name} has {value:,}, the loader {expected[key]:,}"
                 )
@@ -183,8 +187,12 @@ def _measure(recipe: Recipe, settings: InputSettings, tell: ProgressCallback) ->
     results = [_result(name, seconds, facts=facts) for name, seconds in samples.items()]
     return {
         "benchmark": "input_pipeline",
-        "settings": dataclasses.asdict(settings)
-        | {"num_workers": num_workers, "batch_size": log.batch_size},
+        "settings": {
+            **dataclasses.asdict(settings),
+            "recipe": recipe.run.name,
+            "num_workers": num_workers,
+            "batch_size": log.batch_size,
+        },
         "environment": environment(CPU),
         "log": facts,
         "results": results,

@@ -56,12 +56,12 @@ def print_lookup_report(report: dict[str, Any], console: Console) -> None:
 def print_input_report(report: dict[str, Any], console: Console) -> None:
     """The report of `run_input_benchmark`, 80 columns wide."""
     settings, environment, log = report["settings"], report["environment"], report["log"]
+    mib = {key: f"{log[key] / 2**20:,.1f} MiB" for key in log if key.endswith("_bytes")}
     console.print(
-        f"{log['examples']:,} examples, {len(log['columns'])} columns, {log['files']:,} files, "
+        f"{settings['recipe']}: {log['examples']:,} examples, {log['files']:,} files, "
         f"{log['row_groups']:,} row groups, batch {settings['batch_size']:,}\n"
-        f"{log['column_bytes'] / 2**20:,.1f} MiB stored, "
-        f"{log['arrow_bytes'] / 2**20:,.1f} MiB decoded, of files of "
-        f"{log['file_bytes'] / 2**20:,.1f} MiB",
+        f"{len(log['columns'])} columns: {mib['column_bytes']} stored, {mib['arrow_bytes']} decoded, "
+        f"of files of {mib['file_bytes']}",
         highlight=False,
     )
     console.print(
