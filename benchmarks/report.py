@@ -60,8 +60,8 @@ def print_input_report(report: dict[str, Any], console: Console) -> None:
     console.print(
         f"{settings['recipe']}: {log['examples']:,} examples, {log['files']:,} files, "
         f"{log['row_groups']:,} row groups, batch {settings['batch_size']:,}\n"
-        f"{len(log['columns'])} columns: {mib['column_bytes']} stored, {mib['arrow_bytes']} decoded, "
-        f"of files of {mib['file_bytes']}",
+        f"{len(log['columns'])} columns: {mib['column_bytes']} stored, "
+        f"{mib['arrow_bytes']} decoded, of files of {mib['file_bytes']}",
         highlight=False,
     )
     console.print(
