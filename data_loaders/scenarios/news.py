@@ -1,7 +1,7 @@
 """A news site.
 
-Shape legend: N examples, I entries in all their lists, K latent factors, T topics, A articles,
-    W words of the longest headline.
+Shape legend: N examples, I entries in all their lists, K latent factors, T topics, W words of the
+    longest headline.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.random import Generator
 
 from data_loaders.oracle import TaskKind
+from data_loaders.scenarios.articles import Articles
 from data_loaders.scenarios.calibration import (
     NUM_PILOT_EXAMPLES,
     Target,
@@ -34,11 +35,6 @@ from data_loaders.scenarios.draws import (
     standardized,
     zipf,
 )
-
-SPAN_HOURS = 96  # of the log
-PAST_HOURS = 48  # of news from before the log
-FADE_HOURS = 10.0  # an article's readers fall by a factor of e in that time
-GUIDE_FRACTION = 0.35  # of the examples show a guide: an article that does not fade
 
 
 @dataclass(frozen=True)
@@ -70,8 +66,8 @@ class News:
 
     user_id           int64; examples / 150 users, at least 1,000, at most 10 million
     article_id        string, `a-00001` ...; examples / 8,000 each hour, at least 6, at most
-                      10,000; and examples / 1,000 guides, which never fade, at least 100, at most
-                      500,000
+                      4,000; and examples / 1,000 guides, which never fade, at least 100, at most
+                      100,000
     publisher         string, that of the article, one of 30; 3% null
     topic             string, that of the article, one of 12
     headline          list of int16, 4 to 9 of 120 words, partly of the topic's; 5% null
@@ -106,7 +102,6 @@ class News:
     devices = ("phone", "tablet", "desktop")
     num_publishers = 30
     num_words = 120
-    word_limits = (4, 9)  # of a headline
     tasks: ClassVar[dict[str, TaskKind]] = {
         "headline_click": "binary",
         "article_read": "binary",
@@ -125,20 +120,27 @@ class News:
     def __init__(self, *, examples: int, rng: Generator) -> None:
         T, K = len(self.topics), NUM_FACTORS
         self.num_users = min(max(examples // 150, 1_000), 10_000_000)
-        self.num_hourly = min(max(examples // 8_000, 6), 10_000)
-        self.num_guides = min(max(examples // 1_000, 100), 500_000)
+        num_hourly = min(max(examples // 8_000, 6), 4_000)
+        num_guides = min(max(examples // 1_000, 100), 100_000)
         self.num_ads = min(max(examples // 2_000, 50), 100_000)
-        self.num_news = self.num_hourly * (PAST_HOURS + SPAN_HOURS)
         self.description = (
-            f"a news site with {self.num_users:,} users, {self.num_hourly:,} new articles an hour "
-            f"in {T} topics, {self.num_guides:,} older ones and {self.num_ads:,} ads"
+            f"a news site with {self.num_users:,} users, {num_hourly:,} new articles an hour "
+            f"in {T} topics, {num_guides:,} older ones and {self.num_ads:,} ads"
         )
         # Half as many readers at 3 o'clock as on average, half more at 15 o'clock.
-        self.clock = np.linspace(0, SPAN_HOURS, 4 * SPAN_HOURS + 1)
+        self.clock = np.linspace(0, Articles.span_hours, 4 * Articles.span_hours + 1)
         crowd = 1 - 0.5 * np.cos((self.clock - 3) * math.tau / 24)
         self.crowd_before = np.concatenate([[0], np.cumsum(crowd[1:])]) / crowd[1:].sum()
         self.train_hours = self._hours(np.array(1 - 2 * (examples // 10) / examples))
-        self._publish(rng)
+        self.articles = Articles(
+            num_hourly=num_hourly,
+            num_guides=num_guides,
+            num_publishers=self.num_publishers,
+            num_topics=T,
+            num_words=self.num_words,
+            log_minutes=self.log_minutes,
+            rng=rng,
+        )
 
         # Effects by id, row 0 for "no id" where there may be none.
         users, ads = self.num_users + 1, self.num_ads + 1
@@ -156,32 +158,13 @@ class News:
         # Words that lure clicks are read on less.
         lure, depth = standardized(normal(rng, self.num_words + 1, 2)).T
         self.word_effect = np.stack([lure, depth - 0.5 * lure], axis=1)
-        self.own_effect = {task: normal(rng, self.num_articles + 1) for task in self.own_weights}
+        self.own_effect = {
+            task: normal(rng, self.articles.num_articles + 1) for task in self.own_weights
+        }
         self.ad_effect = normal(rng, ads)
-        pilot = self._views(rng, self._hours(np.linspace(0, 1, NUM_PILOT_EXAMPLES)))
+        pilot = self._views(rng, self._hours(np.linspace(0, 1, NUM_PILOT_EXAMPLES, endpoint=False)))
         signals = self._with_own(self._signals(pilot), pilot)
         self.scales = calibrate(signals, tasks=self.tasks, targets=self.targets)
-
-    def _publish(self, rng: Generator) -> None:
-        """Each article's properties; number 0 is none, then come the news by hour, then guides."""
-        T, A = len(self.topics), 1 + self.num_news + self.num_guides
-        self.num_articles = A - 1
-        self.article_names = pa.array(["", *(f"a-{index:05d}" for index in range(1, A))])
-        news_hours = np.repeat(np.arange(-PAST_HOURS, SPAN_HOURS), self.num_hourly)
-        guide_hours = -np.exp(rng.uniform(np.log(24), np.log(24 * 60), self.num_guides))
-        self.published = np.concatenate([[0], news_hours, guide_hours])
-        self.article_publisher = zipf(rng, num_ids=self.num_publishers, exponent=0.7, size=A)
-        self.article_topic = rng.integers(T, size=A).astype(np.int8)
-        log_minutes = self.log_minutes[0] + self.log_minutes[1] * np.clip(normal(rng, A), -2.5, 2.5)
-        self.article_minutes = np.expm1(log_minutes).round(1)
-        # 60% of the words belong to the topic; 0 stands behind the last one.
-        low, high = self.word_limits
-        of_topic = zipf(rng, num_ids=self.num_words // T, exponent=0.6, size=A * high) - 1
-        of_topic = of_topic.reshape(A, high) * T + self.article_topic[:, None] + 1
-        anything = zipf(rng, num_ids=self.num_words, exponent=0.6, size=A * high).reshape(A, high)
-        words_AW = np.where(rng.random((A, high)) < 0.6, of_topic, anything).astype(np.int16)
-        is_behind_AW = np.arange(high) >= rng.integers(low, high + 1, size=A)[:, None]
-        self.article_words = np.where(is_behind_AW, 0, words_AW)
 
     def draw(self, rng: Generator, *, num_examples: int, start: float, stop: float) -> pa.Table:
         """The next examples of the log: features, labels and truth."""
@@ -195,9 +178,9 @@ class News:
         listed_topics = topics.take(pa.array(views.listed_topics))
         columns = {
             "user_id": pa.array(views.users),
-            "article_id": self.article_names.take(pa.array(views.articles)),
+            "article_id": self.articles.names.take(pa.array(views.articles)),
             "publisher": names.take(pa.array(views.publishers, mask=views.publishers == 0)),
-            "topic": topics.take(pa.array(self.article_topic[views.articles])),
+            "topic": topics.take(pa.array(self.articles.topics[views.articles])),
             "headline": lists(listed_words, lengths=views.word_lengths, missing=views.word_missing),
             "recent_topics": lists(
                 listed_topics, lengths=views.topic_lengths, missing=views.topic_missing
@@ -220,21 +203,14 @@ class News:
         return np.interp(fractions, self.crowd_before, self.clock)
 
     def _is_new(self, views: Views) -> Bools:
-        return self.published[views.articles] >= self.train_hours
+        return self.articles.published[views.articles] >= self.train_hours
 
     def _views(self, rng: Generator, times: Floats) -> Views:
         N = len(times)
         users = zipf(rng, num_ids=self.num_users, exponent=0.8, size=N)
-        # How long ago the hour began in which the article appeared: exponential, up to PAST_HOURS.
-        share = rng.random(N) * (1 - math.exp(-(PAST_HOURS - 1) / FADE_HOURS))
-        hours = np.floor(times + FADE_HOURS * np.log1p(-share)).astype(np.int64) + PAST_HOURS
-        rank = zipf(rng, num_ids=self.num_hourly, exponent=0.7, size=N)
-        guide = zipf(rng, num_ids=self.num_guides, exponent=0.7, size=N)
-        is_guide = rng.random(N) < GUIDE_FRACTION
-        articles = np.where(is_guide, self.num_news + guide, hours * self.num_hourly + rank)
-
+        articles = self.articles.shown(rng, times)
         word_missing = rng.random(N) < 0.05
-        words_NW = np.where(word_missing[:, None], 0, self.article_words[articles])
+        words_NW = np.where(word_missing[:, None], 0, self.articles.words_AW[articles])
         # Gumbel's trick: topics with probabilities that rise with the user's taste.
         missing, empty = rng.random((2, N)) < [[0.05], [0.10]]
         lengths = np.where(missing | empty, 0, 1 + rng.poisson(4.0, N))
@@ -242,15 +218,15 @@ class News:
         taste_IT = np.repeat(taste_NT, lengths, axis=0)
         listed_topics = np.argmax(taste_IT + rng.gumbel(size=taste_IT.shape), axis=1)
 
-        minutes = self.article_minutes[articles].astype(np.float64)
+        minutes = self.articles.minutes[articles].astype(np.float64)
         minutes[rng.random(N) < 0.10] = np.nan
         ads = zipf(rng, num_ids=self.num_ads, exponent=0.7, size=N)
         return Views(
             users=users,
             articles=articles,
-            publishers=np.where(rng.random(N) < 0.03, 0, self.article_publisher[articles]),
+            publishers=np.where(rng.random(N) < 0.03, 0, self.articles.publishers[articles]),
             times=times,
-            ages=times - self.published[articles],
+            ages=times - self.articles.published[articles],
             minutes=minutes,
             devices=rng.choice(len(self.devices), p=(0.6, 0.1, 0.3), size=N),
             ads=np.where(rng.random(N) < 0.05, 0, ads),
@@ -265,7 +241,7 @@ class News:
     def _signals(self, views: Views) -> dict[str, Floats]:
         """Each task's true logit before its scale, without the article's own effect."""
         user, users = self.user_effect, views.users
-        topics = self.article_topic[views.articles]
+        topics = self.articles.topics[views.articles]
         lure, depth = means(self.word_effect[views.listed_words], lengths=views.word_lengths).T
         known, trusted = self.publisher_effect[views.publishers].T
         hot, deep = self.topic_effect[topics].T

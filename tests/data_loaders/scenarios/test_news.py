@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from data_loaders.scenarios.calibration import sigmoid
-from data_loaders.scenarios.news import SPAN_HOURS, News, Views
+from data_loaders.scenarios.news import News, Views
 from tests.helpers.truth import observed
 
 NUM_EXAMPLES = 40_000
@@ -112,7 +112,7 @@ def test_examples_are_in_order_of_time_and_fill_the_span(splits: dict[str, pa.Ta
     times = np.concatenate([table["log_hours"].to_numpy() for table in splits.values()])
     assert (np.diff(times) >= 0).all()
     assert times[0] == pytest.approx(0, abs=0.1)
-    assert times[-1] == pytest.approx(SPAN_HOURS, abs=0.1)
+    assert times[-1] == pytest.approx(96, abs=0.1)
     hours = np.concatenate([table["hour"].to_numpy() for table in splits.values()])
     np.testing.assert_array_equal(hours, np.floor(times) % 24)
     shares = np.bincount(hours) / len(hours)
