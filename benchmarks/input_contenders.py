@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,13 @@ from data_loaders.batch import InteractionBatch
 from data_loaders.loader import InteractionLoader
 from data_loaders.storage import Location
 from data_loaders.streams import Cursor
+
+# Sums of float32 in another order, and logarithms of another library.
+SUMS_TOLERANCE = 1e-4
+
+
+class ContendersDisagreeError(RuntimeError):
+    """Two contenders read different things, so their times must not be compared."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,39 @@ class Contender:
     def read(self) -> int:
         """Reads an epoch, keeps nothing, and counts its examples."""
         return sum(map(self.num_examples, self.batches()))
+
+
+def check_agreement(contents: Mapping[str, Contents], *, num_examples: int) -> None:
+    """Whether contenders have read the same.
+
+    Args:
+        contents: of an epoch, by contender, the loader's among them; of the scan, only its
+            `num_examples`.
+        num_examples: of the log.
+
+    Raises:
+        ContendersDisagreeError: they have not; the message names contender and sum.
+    """
+    for name, read in contents.items():
+        if read.num_examples != num_examples:
+            raise ContendersDisagreeError(
+                f"{name} read {read.num_examples:,} examples of {num_examples:,}"
+            )
+        if name == "scan":
+            continue
+        expected = asdict(contents["loader"])
+        for key, value in asdict(read).items():
+            if isinstance(value, int):
+                is_same = value == expected[key]
+            else:  # a sum of standardised numbers may be near 0
+                tolerance = SUMS_TOLERANCE * num_examples
+                is_same = math.isclose(
+                    value, expected[key], rel_tol=SUMS_TOLERANCE, abs_tol=tolerance
+                )
+            if not is_same:
+                raise ContendersDisagreeError(
+                    f"{key}: {name} has {value:,}, the loader {expected[key]:,}"
+                )
 
 
 def scan(log: Log, *, num_threads: int) -> Contender:

@@ -12,7 +12,6 @@ Rates are medians over rounds; a ratio is the loader's median rate over a rival'
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +28,7 @@ from benchmarks.harness import (
     in_milliseconds,
     interleaved_samples,
 )
-from benchmarks.input_contenders import Contender, Contents, local_ray
+from benchmarks.input_contenders import Contender, Contents, check_agreement, local_ray
 from benchmarks.input_encoding import Columns, check_hand_written
 from benchmarks.loader_memory import GROWTH, measure_growth
 from benchmarks.parquet_log import Log, log_facts
@@ -44,13 +43,6 @@ CPU = torch.device("cpu")
 
 # A training split of 8 files of 8 row groups: as many as the loader has streams.
 DEFAULT_EXAMPLES = 250_000
-
-# Sums of float32 in another order, and logarithms of another library.
-SUMS_TOLERANCE = 1e-4
-
-
-class ContendersDisagreeError(RuntimeError):
-    """Two contenders read different things, so their times must not be compared."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,56 +116,14 @@ def run_input_benchmark(
         return _measure(recipe.model_copy(update={"data": data}), settings, tell)
 
 
-def check_agreement(contents: Mapping[str, Contents], *, num_examples: int) -> None:
-    """Whether contenders have read the same.
-
-    Args:
-        contents: of an epoch, by contender, the loader's among them; of the scan, only its
-            `num_examples`.
-        num_examples: of the log.
-
-    Raises:
-        ContendersDisagreeError: they have not; the message names contender and sum.
-    """
-    for name, read in contents.items():
-        if read.num_examples != num_examples:
-            raise ContendersDisagreeError(
-                f"{name} read {read.num_examples:,} examples of {num_examples:,}"
-            )
-        if name == "scan":
-            continue
-        expected = dataclasses.asdict(contents["loader"])
-        for key, value in dataclasses.asdict(read).items():
-            if isinstance(value, int):
-                is_same = value == expected[key]
-            else:  # a sum of standardised numbers may be near 0
-                tolerance = SUMS_TOLERANCE * num_examples
-                is_same = math.isclose(
-                    value, expected[key], rel_tol=SUMS_TOLERANCE, abs_tol=tolerance
-                )
-            if not is_same:
-                raise ContendersDisagreeError(
-                    f"{key}: {name} has {value:,}, the loader {expected[key]:,}"
-                )
-
-
 def _measure(recipe: Recipe, settings: InputSettings, tell: ProgressCallback) -> dict[str, Any]:
     recipe = recipe.fitted()
     check_hand_written(recipe.data)
-    tell("starting Ray", 0, 1)
     num_workers = settings.num_workers or len(os.sched_getaffinity(0))
-    reader = _loader(recipe)
     log = _log(recipe)
-    with local_ray(num_cpus=num_workers):
-        contenders = _contenders(log, reader=reader, num_workers=num_workers)
-        _compare_contents(contenders, num_examples=reader.num_examples, tell=tell)
-        samples = interleaved_samples(
-            _actions(contenders, num_rounds=settings.num_rounds, tell=tell),
-            num_rounds=settings.num_rounds,
-            num_warm_up_rounds=0,  # every contender has just read the whole log
-            seed=settings.seed,
-            device=CPU,
-        )
+    samples = _samples(
+        log, reader=_loader(recipe), num_workers=num_workers, settings=settings, tell=tell
+    )
     facts = log_facts(log)
     tell("measuring memory", 0, len(GROWTH))
     memory = measure_growth(
@@ -199,6 +149,28 @@ def _measure(recipe: Recipe, settings: InputSettings, tell: ProgressCallback) ->
         "ratios": ratios(results),
         "memory": memory,
     }
+
+
+def _samples(
+    log: Log,
+    *,
+    reader: InteractionLoader,
+    num_workers: int,
+    settings: InputSettings,
+    tell: ProgressCallback,
+) -> dict[str, np.ndarray]:
+    """Seconds of every contender in every round; its workers have ended when this returns."""
+    tell("starting Ray", 0, 1)
+    with local_ray(num_cpus=num_workers):
+        contenders = _contenders(log, reader=reader, num_workers=num_workers)
+        _compare_contents(contenders, num_examples=reader.num_examples, tell=tell)
+        return interleaved_samples(
+            _actions(contenders, num_rounds=settings.num_rounds, tell=tell),
+            num_rounds=settings.num_rounds,
+            num_warm_up_rounds=0,  # every contender has just read the whole log
+            seed=settings.seed,
+            device=CPU,
+        )
 
 
 def ratios(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -14,12 +14,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from benchmarks.input_contenders import Contents
+from benchmarks.input_contenders import ContendersDisagreeError, Contents, check_agreement
 from benchmarks.input_encoding import Columns, RowCollate, check_hand_written, encode_table
 from benchmarks.input_pipeline import (
-    ContendersDisagreeError,
     InputSettings,
-    check_agreement,
     ratios,
     run_input_benchmark,
 )
