@@ -123,7 +123,19 @@ class Recipe(Section):
         for name, item in self.data.features.items():
             if isinstance(item, IdFeature | IdListFeature):
                 self._check_rows(name, item)
+        self._check_pooling()
         return self
+
+    def _check_pooling(self) -> None:
+        """TorchRec's lookup has one form for all tables, with weights or without; with them, what a
+        mean is, and its gradient, depend on the sharding (docs/log.md).
+        """
+        for name, table in self.embeddings.tables.items():
+            if self.has_id_weights and table.pooling == "mean":
+                raise ValueError(
+                    f"embeddings.tables.{name}.pooling: mean is not possible in a recipe with "
+                    "weighted id lists; use sum, and weights_sum_to_one: true for its id lists"
+                )
 
     def _check_rows(self, name: str, feature: IdFeature | IdListFeature) -> None:
         """Whether the table has the rows that the encoding needs, each for one meaning."""
@@ -174,7 +186,7 @@ class Recipe(Section):
     def has_id_weights(self) -> bool:
         """Whether some id list comes with weights."""
         return any(
-            isinstance(item, IdListFeature) and item.weights is not None
+            isinstance(item, IdListFeature) and item.is_weighted
             for item in self.data.features.values()
         )
 

@@ -333,13 +333,14 @@ def test_a_vector_with_holes_is_refused(vectors: list[Any], message: str) -> Non
         encode_one(pa.array(vectors), feature={"kind": "dense_vector", "length": 2})
 
 
-def encode_weighted(ids: list[Any], weights: list[Any]) -> Ragged:
-    feature = {"kind": "id_list", "encoding": "direct", "weights": "w", "max_length": 2}
+def encode_weighted(ids: list[Any], lists: list[Any], **keys: Any) -> Ragged:
+    """A list feature x whose weights, if `keys` does not say otherwise, are column w."""
+    feature = {"kind": "id_list", "encoding": "direct", "weights": "w", "max_length": 2, **keys}
     data = DataConfig.model_validate(
         {"features": {"x": feature}, "tasks": {"t": {"kind": "binary"}}}
     )
-    lists = pa.array(weights, pa.list_(pa.float32()))
-    table = pa.table({"x": ids, "w": lists, "t": np.zeros(len(ids))})
+    column = pa.array(lists, pa.list_(pa.float32()))
+    table = pa.table({"x": ids, "w": column, "t": np.zeros(len(ids))})
     [ragged] = Encoder(data, num_rows={"x": 10}).encode(table).lists
     return ragged
 
@@ -369,6 +370,26 @@ def test_weights_that_do_not_fit_are_refused(ids: Any, weights: Any, message: st
     """Naming both columns and lengths; NaN is no weight, null is 1."""
     with pytest.raises(SchemaError, match=message):
         encode_weighted(ids, weights)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [("w", [0.25, 0.75, 0, 0, 1]), (None, [0.5, 0.5, 0.5, 0.5, 1])],
+)
+def test_weights_may_be_made_to_sum_to_one(weights: str | None, expected: list[float]) -> None:
+    """Those that `max_length` leaves; all 0 if they were; without a column they are equal."""
+    ids = [[9, 1, 2], None, [3, 4], [5]]
+    given = [[7.0, 1.0, 3.0], None, [0.0, 0.0], [None]]
+    ragged = encode_weighted(ids, given, weights=weights, weights_sum_to_one=True)
+    assert ragged.values_N.tolist() == [1, 2, 3, 4, 5]
+    np.testing.assert_array_equal(ragged.weights_N, np.array(expected, np.float32))
+
+
+def test_negative_weights_do_not_sum_to_one() -> None:
+    """Their sum may be 0 or less."""
+    assert encode_weighted([[1, 2]], [[-1.0, 1.0]]).weights_N is not None
+    with pytest.raises(SchemaError, match="column w: weight is -1; expected 0 or more"):
+        encode_weighted([[1, 2]], [[-1.0, 1.0]], weights_sum_to_one=True)
 
 
 def test_what_hides_behind_a_null_vector_is_not_read() -> None:
