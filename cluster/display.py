@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -121,6 +121,17 @@ def print_tasks(tasks: dict[str, dict[str, Any]], *, title: str) -> None:
             labels = f"{result['examples']:,.0f}"
             table.add_row(name, labels, _number(result["mse"]), *best_cells, _number(result["mae"]))
         console.print(table)
+
+
+def print_rejected(reasons: Mapping[str, int], *, folder: str) -> None:
+    """Why rows of a raw log were left out, the most frequent reason first."""
+    if not reasons:
+        return
+    table = _table("rejected rows", ["reason", "rows"])
+    for reason, count in reasons.items():
+        table.add_row(_plain(reason), f"{count:,}")
+    console.print(table)
+    console.print(f"they are in {folder}", soft_wrap=True, markup=False)
 
 
 def print_plan(placements: Sequence[dict[str, Any]], *, most: int = 20) -> None:

@@ -5,6 +5,7 @@
     model:       towers
     optimizer:   of the tables, of the dense parts
     checkpoint:  how often, how many
+    prepare:     how a raw log becomes the data set         data_loaders.prepare_config
     run:         folder, seed, length, reports
 
 A key is overridden by `section.key=value`, the value being YAML.
@@ -23,6 +24,7 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError, model_valid
 from data_loaders.config import DataConfig, IdFeature, IdListFeature, Section
 from data_loaders.errors import InputError, did_you_mean
 from data_loaders.fitting import fitted
+from data_loaders.prepare_config import PrepareConfig
 from data_loaders.storage import locate
 from embeddings.config import EmbeddingsConfig
 
@@ -100,6 +102,7 @@ class Recipe(Section):
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    prepare: PrepareConfig = PrepareConfig()
     run: RunConfig
 
     @model_validator(mode="after")

@@ -82,7 +82,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(key: str, nearest: str)
 @pytest.mark.parametrize(
     ("key", "known"),
     [
-        ("zzz", "data, embeddings, model, optimizer, checkpoint, run"),
+        ("zzz", "data, embeddings, model, optimizer, checkpoint, prepare, run"),
         ("data.features.age.zzz", "kind, column, log, clip, mean, std, fill"),
         ("embeddings.tables.user.zzz", "num_rows, dim, pooling, sharding"),
     ],
