@@ -27,7 +27,8 @@ class InteractionBatch(Pipelineable):
     is the cursor of the last batch trained.
 
     Attributes:
-        ids: table rows of all id features, feature-major; padding has no ids.
+        ids: table rows of all id features, feature-major; padding has no ids. With weights, if any
+            id list has them: float32, 1 for the ids of all others.
         dense_BD: float32, standardised; 0 in padding.
         labels_BT: float32, in the recipe's task order; NaN where not observed, and in padding.
         weights_B: float32; 1 for an example, 0 for padding.
@@ -43,9 +44,9 @@ class InteractionBatch(Pipelineable):
     @property
     def num_bytes(self) -> int:
         """Memory of all tensors."""
-        ids = (self.ids.values(), self.ids.lengths())
+        ids = (self.ids.values(), self.ids.lengths(), self.ids.weights_or_none())
         tensors = (*ids, self.dense_BD, self.labels_BT, self.weights_B)
-        return sum(tensor.nbytes for tensor in tensors)
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> InteractionBatch:
         def moved(tensor: Tensor) -> Tensor:
@@ -110,6 +111,7 @@ def collate(
             keys=list(keys),
             values=torch.from_numpy(values),
             lengths=torch.from_numpy(lengths_FB.reshape(-1)),
+            weights=_id_weights(rows),
             stride=padded_size,
         ),
         dense_BD=torch.from_numpy(_padded(rows.dense_DR.T, num_padding, fill=0.0)),
@@ -117,6 +119,17 @@ def collate(
         weights_B=torch.from_numpy(weights_B),
         cursor=cursor,
     )
+
+
+def _id_weights(rows: EncodedRows) -> Tensor | None:
+    """float32 (N,), as the values; None if no list has weights."""
+    if all(ragged.weights_N is None for ragged in rows.lists):
+        return None
+    parts: list[np.ndarray] = [np.ones(rows.ids_FR.size, np.float32)]
+    for ragged in rows.lists:
+        weights_N = ragged.weights_N
+        parts.append(np.ones(len(ragged.values_N), np.float32) if weights_N is None else weights_N)
+    return torch.from_numpy(np.concatenate(parts))
 
 
 def _padded(array: np.ndarray, num_padding: int, *, fill: float) -> np.ndarray:

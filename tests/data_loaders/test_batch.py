@@ -23,7 +23,12 @@ def encoded_rows(draw: st.DrawFn) -> EncodedRows:
     lists = []
     for _ in range(num_lists):
         offsets = np.concatenate([[0], np.cumsum(random.integers(0, 4, num_rows))])
-        lists.append(Ragged(values_N=random.integers(0, 50, offsets[-1]), offsets_R=offsets))
+        weights = random.random(offsets[-1], np.float32) if draw(st.booleans()) else None
+        lists.append(
+            Ragged(
+                values_N=random.integers(0, 50, offsets[-1]), offsets_R=offsets, weights_N=weights
+            )
+        )
     return EncodedRows(
         ids_FR=random.integers(0, 50, (num_ids, num_rows)),
         lists=tuple(lists),
@@ -64,6 +69,17 @@ def test_collate_is_the_loop_over_rows(rows: EncodedRows, num_padding: int) -> N
     assert batch.ids.values().tolist() == values
     assert batch.ids.values().dtype == torch.int64
     assert batch.ids.lengths().dtype == torch.int32
+    if any(ragged.weights_N is not None for ragged in rows.lists):
+        expected = [1.0] * rows.ids_FR.size
+        for ragged in rows.lists:
+            expected += [
+                1.0 if ragged.weights_N is None else ragged.weights_N[index]
+                for index in range(len(ragged.values_N))
+            ]
+        assert batch.ids.weights().tolist() == expected
+        assert batch.ids.weights().dtype == torch.float32
+    else:
+        assert batch.ids.weights_or_none() is None
 
     is_example = np.arange(size) < len(rows)
     np.testing.assert_array_equal(batch.weights_B, is_example)
