@@ -79,7 +79,7 @@ class News:
     device            string, one of 3
     ad_id             int64; examples / 2,000 ads, at least 50, at most 100,000; 5% null
     log_hours         float64, since the log began; rising
-    is_new            int8, 1: the article was published after the last example of train
+    article_id_is_new int8, 1: the article was published after the last example of train
     headline_click    int8; 25% are 1
     article_read      int8, null without a click; 40% of the others are 1
     ad_click          int8; 10% are 1
@@ -191,7 +191,7 @@ class News:
             "device": pa.array(self.devices).take(pa.array(views.devices)),
             "ad_id": pa.array(views.ads, mask=views.ads == 0),
             "log_hours": pa.array(views.times),
-            "is_new": pa.array(self._is_new(views).astype(np.int8)),
+            "article_id_is_new": pa.array(self._is_new(views).astype(np.int8)),
         }
         columns |= binary_labels(rng, truth=chances, tasks=self.tasks, targets=self.targets)
         truth = self._expected(signals, views)

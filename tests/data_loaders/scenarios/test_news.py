@@ -66,7 +66,7 @@ def test_columns_hold_what_the_docstring_says(world: News, train: pa.Table) -> N
         "device": "string",
         "ad_id": "int64",
         "log_hours": "double",
-        "is_new": "int8",
+        "article_id_is_new": "int8",
         "headline_click": "int8",
         "article_read": "int8",
         "ad_click": "int8",
@@ -97,7 +97,7 @@ def test_an_article_has_one_headline_topic_publisher_and_time_of_publication(
     headlines = [None if words is None else str(words) for words in log["headline"].to_pylist()]
     log = log.append_column("words", pa.array(headlines))
     log = log.append_column("published", pc.subtract(log["log_hours"], log["article_hours"]))
-    columns = ("words", "topic", "publisher", "reading_minutes", "is_new")
+    columns = ("words", "topic", "publisher", "reading_minutes", "article_id_is_new")
     articles = log.group_by("article_id").aggregate(
         [*((column, "count_distinct") for column in columns), ("published", "min_max")]
     )
@@ -121,13 +121,13 @@ def test_examples_are_in_order_of_time_and_fill_the_span(splits: dict[str, pa.Ta
 
 
 def test_new_articles_are_those_that_training_never_saw(splits: dict[str, pa.Table]) -> None:
-    """`is_new` is 1 if and only if the article came after train's last example; no such article
-    occurs in train, they are a fifth of valid's examples and almost half of test's."""
+    """`article_id_is_new` is 1 if and only if the article came after train's last example; no such
+    article occurs in train, they are a fifth of valid's examples and almost half of test's."""
     seen = set(splits["train"]["article_id"].to_pylist())
     end = pc.max(splits["train"]["log_hours"]).as_py()
     for split, low, high in (("train", 0.0, 0.0), ("valid", 0.15, 0.3), ("test", 0.35, 0.5)):
         log = splits[split]
-        is_new = log["is_new"].to_numpy() == 1
+        is_new = log["article_id_is_new"].to_numpy() == 1
         published = log["log_hours"].to_numpy() - log["article_hours"].to_numpy()
         assert (log["article_hours"].to_numpy() >= 0).all()
         np.testing.assert_array_equal(is_new, published > end)
@@ -199,7 +199,9 @@ def test_new_articles_can_be_told_by_their_words_topic_and_publisher(
     """The truth orders their clicks well, but not as well as those of known articles."""
     log = pa.concat_tables([splits["valid"], splits["test"]])
     auc = {
-        is_new: roc_auc_score(*observed(log.filter(pc.field("is_new") == is_new), "headline_click"))
+        is_new: roc_auc_score(
+            *observed(log.filter(pc.field("article_id_is_new") == is_new), "headline_click")
+        )
         for is_new in (0, 1)
     }
     assert 0.70 < auc[1] < auc[0]
