@@ -61,7 +61,8 @@ def check_hand_written(config: DataConfig) -> None:
                 if not is_known:
                     raise InputError(
                         f"data.{section}.{name}.{key}: {value} is more than the input benchmark "
-                        "does for the rivals; leave it out, or take a shipped recipe"
+                        "does for the rivals; leave it out for the benchmark (encoding: hash or "
+                        "direct), or measure recipe ecommerce"
                     )
 
 

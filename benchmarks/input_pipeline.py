@@ -89,6 +89,7 @@ def run_input_benchmark(
         ContendersDisagreeError: the contenders read different things.
     """
     _check(settings)
+    check_hand_written(recipe.data)
     tell = on_progress or (lambda phase, done, total: None)
     if recipe.data.root is not None:
         if settings.num_examples is not None:
@@ -118,7 +119,6 @@ def run_input_benchmark(
 
 def _measure(recipe: Recipe, settings: InputSettings, tell: ProgressCallback) -> dict[str, Any]:
     recipe = recipe.fitted()
-    check_hand_written(recipe.data)
     num_workers = settings.num_workers or len(os.sched_getaffinity(0))
     log = _log(recipe)
     samples = _samples(
