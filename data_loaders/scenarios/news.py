@@ -114,7 +114,7 @@ class News:
     }
     own_weights: ClassVar[dict[str, float]] = {"headline_click": 0.5, "article_read": 0.3}
     # Means and standard deviations, for a recipe to repeat.
-    log_age = (2.7, 1.8)  # log(1 + article_hours)
+    log_age = (3.3, 1.9)  # log(1 + article_hours)
     log_minutes = (1.6, 0.5)  # log(1 + reading_minutes)
 
     def __init__(self, *, examples: int, rng: Generator) -> None:
