@@ -13,14 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-import pyarrow as pa
-import pyarrow.csv as pacsv
 import pyarrow.fs as pafs
 
+from data_loaders.csv_files import first_columns
 from data_loaders.dataset import open_parquet
 from data_loaders.errors import SchemaError, StorageError
 from data_loaders.json_lines import first_keys
-from data_loaders.storage import Location, first_line, locate
+from data_loaders.storage import Location, locate
 
 Format = Literal["csv", "json", "parquet"]
 ENDINGS: dict[str, Format] = {
@@ -183,20 +182,8 @@ def _parquet_parts(file: Location) -> list[Part]:
     return parts
 
 
-def _csv_columns(file: Location) -> list[str]:
-    options = pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=lambda row: "skip")
-    with file.filesystem.open_input_stream(file.path) as stream:
-        try:
-            with pacsv.open_csv(stream, parse_options=options) as reader:
-                return list(reader.schema.names)
-        except pa.ArrowInvalid as error:
-            raise SchemaError(
-                f"{file.uri}: not a readable CSV file: {first_line(error)}"
-            ) from error
-
-
 HEADS: dict[Format, Callable[[Location], Iterable[str]]] = {
-    "csv": _csv_columns,
+    "csv": first_columns,
     "json": first_keys,
 }
 

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pacsv
 
+from data_loaders.csv_files import csv_blocks
 from data_loaders.dataset import open_parquet
 from data_loaders.errors import SchemaError
 from data_loaders.json_lines import blocks_of_lines, open_text, parsed
@@ -137,54 +137,12 @@ class JsonRows:
 
 
 def _csv_blocks(file: Location, part: Part, *, block_bytes: int) -> Iterator[Block]:
-    invalid: list[pacsv.InvalidRow] = []
-
-    def skip(row: pacsv.InvalidRow) -> str:
-        invalid.append(row)
-        return "skip"
-
-    stream, raw = open_text(file)
-    num_valid = num_told = 0
-    with raw, stream:
-        reader = pacsv.open_csv(
-            stream,
-            read_options=pacsv.ReadOptions(use_threads=False, block_size=block_bytes),
-            parse_options=pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
-            convert_options=pacsv.ConvertOptions(
-                column_types=dict.fromkeys(part.columns, pa.binary()), strings_can_be_null=False
-            ),
+    for block in csv_blocks(file, columns=part.columns, block_bytes=block_bytes):
+        malformed = tuple(
+            Malformed(number, "another number of cells than the header", text)
+            for number, text in block.invalid
         )
-        while True:
-            batch = _next_batch(reader)
-            told = tuple(_malformed(row) for row in invalid[num_told:])
-            num_told += len(told)
-            if batch is None and not told:
-                return
-            table = pa.table(batch) if batch is not None else reader.schema.empty_table()
-            numbers_R = _row_numbers(
-                num_valid, len(table), skipped=[row.number - 1 for row in invalid]
-            )
-            num_valid += len(table)
-            yield Block(ArrowRows(table), numbers_R, told, raw.tell())
-
-
-def _next_batch(reader: pacsv.CSVStreamingReader) -> pa.RecordBatch | None:
-    try:
-        return reader.read_next_batch()
-    except StopIteration:
-        return None
-
-
-def _malformed(row: pacsv.InvalidRow) -> Malformed:
-    # the header line is row 1
-    return Malformed(row.number - 1, "another number of cells than the header", row.text)
-
-
-def _row_numbers(start: int, num_rows: int, *, skipped: list[int]) -> np.ndarray:
-    """Numbers, from 1 on, of the well-formed rows `start` to `start + num_rows`."""
-    ordinals_R = np.arange(start, start + num_rows)
-    before = np.array(skipped, np.int64) - 1 - np.arange(len(skipped))  # well-formed ones
-    return ordinals_R + 1 + np.searchsorted(before, ordinals_R, side="right")
+        yield Block(ArrowRows(block.table), block.numbers_R, malformed, block.bytes_read)
 
 
 def _json_blocks(file: Location, *, block_bytes: int) -> Iterator[Block]:
