@@ -86,7 +86,9 @@ class IdVocabulary:
 
     def _keys(self, ids: pa.Array) -> np.ndarray:
         if self._strings is not None:
-            return hash_ids(ids).view(np.int64)
+            # as a dictionary of themselves: hash_ids need not find out that they are distinct
+            themselves = pa.array(np.arange(len(ids), dtype=np.int32))
+            return hash_ids(pa.DictionaryArray.from_arrays(themselves, ids)).view(np.int64)
         return ids.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -138,6 +140,23 @@ def test_a_run_keeps_what_it_was_fitted_with(log: Path, trained: Path) -> None:
     assert recipe == recipe.fitted()
     [newest, *_] = reversed(Checkpoints(locate(str(trained)), keep=1).complete())
     assert newest[1].recipe == recipe.model_dump(mode="json")
+
+
+def test_known_and_rare_ids_are_told_apart_in_the_evaluation(log: Path, trained: Path) -> None:
+    """As many of each as the log has, counted by hand."""
+
+    def users(split: str) -> list[int | None]:
+        files = sorted((log / split).iterdir())
+        return [user for file in files for user in pq.read_table(file)["user"].to_pylist()]
+
+    counts = collections.Counter(user for user in users("train") if user is not None)
+    ranked = sorted(counts, key=lambda user: (-counts[user], user))
+    known = {user for user in ranked[:148] if counts[user] >= 2}
+    tested = [user for user in users("test") if user is not None]
+    click = summary(trained)["tasks"]["click"]
+    assert click["examples_user_warm"] == sum(user in known for user in tested)
+    assert click["examples_user_cold"] == sum(user not in known for user in tested) > 0
+    assert 0 < click["auc_user_warm"] < 1
 
 
 def test_a_run_that_is_fitted_anew_goes_on(log: Path, trained: Path, tmp_path: Path) -> None:
