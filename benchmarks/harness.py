@@ -30,6 +30,7 @@ def interleaved_samples(
     actions: Mapping[str, Action],
     *,
     num_rounds: int,
+    num_warm_up_rounds: int = WARM_UP_ROUNDS,
     seed: int,
     device: torch.device,
     on_round: Callable[[int], None] = lambda done: None,
@@ -41,7 +42,8 @@ def interleaved_samples(
     Args:
         actions: by name; each is called with the number of the round, then what it returns is
             timed.
-        num_rounds: timed, after `WARM_UP_ROUNDS` that are not.
+        num_rounds: timed.
+        num_warm_up_rounds: not timed, before the others.
         seed: of the orders.
         device: waited for before and after each turn.
         on_round: told the timed rounds that are done.
@@ -51,7 +53,7 @@ def interleaved_samples(
     """
     order = random.Random(seed)
     seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for turn in range(-WARM_UP_ROUNDS, num_rounds):
+    for turn in range(-num_warm_up_rounds, num_rounds):
         for name in order.sample(list(actions), len(actions)):
             timed = actions[name](turn)
             _wait_for(device)
@@ -101,6 +103,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpu_model": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "load_average": round(os.getloadavg()[0], 1),
         "huge_page_fraction": _huge_page_fraction(),
@@ -108,6 +111,8 @@ def environment(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "torchrec": _version("torchrec"),
         "fbgemm": _version("fbgemm-gpu-cpu") or _version("fbgemm-gpu"),
+        "pyarrow": _version("pyarrow"),
+        "ray": _version("ray"),
         "git_commit": _git_commit(),
     }
 

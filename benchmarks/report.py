@@ -15,6 +15,13 @@ VARIANTS = {
     "tbe": "raw FBGEMM TBE",
     "embedding_bag": "nn.EmbeddingBag",
 }
+CONTENDERS = {
+    "scan": "pyarrow scan",
+    "loader": "this project",
+    "dataloader": "DataLoader, rows",
+    "dataloader_batched": "DataLoader, batches",
+    "ray_data": "Ray Data",
+}
 MODES = {"forward": "forward", "train": "forward + backward + update"}
 
 
@@ -46,6 +53,36 @@ def print_lookup_report(report: dict[str, Any], console: Console) -> None:
     )
 
 
+def print_input_report(report: dict[str, Any], console: Console) -> None:
+    """The report of `run_input_benchmark`, 80 columns wide."""
+    settings, environment, log = report["settings"], report["environment"], report["log"]
+    mib = {key: f"{log[key] / 2**20:,.1f} MiB" for key in log if key.endswith("_bytes")}
+    console.print(
+        f"{settings['recipe']}: {log['examples']:,} examples, {log['files']:,} files, "
+        f"{log['row_groups']:,} row groups, batch {settings['batch_size']:,}\n"
+        f"{len(log['columns'])} columns: {mib['column_bytes']} stored, "
+        f"{mib['arrow_bytes']} decoded, of files of {mib['file_bytes']}",
+        highlight=False,
+    )
+    console.print(
+        f"{environment['cpu_model']}, cores: {environment['cores']}, load "
+        f"{environment['load_average']}; pyarrow {environment['pyarrow']}, "
+        f"torch {environment['torch']}, ray {environment['ray']}; "
+        f"medians of {settings['num_rounds']} rounds",
+        highlight=False,
+    )
+    console.print()
+    console.print(_contenders_table(report))
+    console.print(
+        "ours / its: this project's median rate over the other's; the scan is the limit,\n"
+        "for it makes no tensors; only this project shuffles",
+        style="dim",
+        highlight=False,
+    )
+    console.print()
+    console.print(_memory_table(report["memory"]))
+
+
 def write_report(report: dict[str, Any], path: Path) -> None:
     """Writes the report as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,5 +108,45 @@ def _mode_table(report: dict[str, Any], *, mode: str, title: str) -> Table:
             f"{row['fraction_of_peak']:.1%}",
             f"{ratio:.2f} x" if ratio else "",
             style="bold" if row["variant"] == "lookup" else None,
+        )
+    return table
+
+
+def _contenders_table(report: dict[str, Any]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("reader", no_wrap=True)
+    for column in ("median ms", "p10 - p90", "examples/s", "ours / its"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in report["results"]:
+        ratio = report["ratios"].get(f"loader_over_{row['contender']}")
+        table.add_row(
+            CONTENDERS[row["contender"]],
+            f"{row['median_ms']:,.0f}",
+            f"{row['p10_ms']:,.0f} - {row['p90_ms']:,.0f}",
+            f"{row['examples_per_second']:,.0f}",
+            f"{ratio:.2f} x" if ratio else "",
+            style="bold" if row["contender"] == "loader" else None,
+        )
+    return table
+
+
+def _memory_table(memory: list[dict[str, Any]]) -> Table:
+    """MiB, resident in a process of its own."""
+    table = Table(
+        title="this project's memory as the log grows",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+    )
+    for column in ("examples", "files", "MiB stored", "MiB before", "MiB peak", "growth"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in memory:
+        table.add_row(
+            f"{row['examples']:,}",
+            f"{row['files']:,}",
+            f"{row['file_bytes'] / 2**20:,.1f}",
+            f"{row['imported_bytes'] / 2**20:,.1f}",
+            f"{row['peak_bytes'] / 2**20:,.1f}",
+            f"{row['peak_bytes'] / memory[0]['peak_bytes']:.2f} x",
         )
     return table

@@ -164,23 +164,49 @@ def submit(
 
 
 @app.command(
-    epilog="Example: `polytower prepare census-income --source raw/census_income --out census`"
+    epilog="Examples: `polytower prepare my.yaml --source 'raw/*.csv' --out log`, "
+    "`polytower prepare census-income --source raw/census_income --out census`"
 )
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="census-income or kuairand")],
-    source: Annotated[str, typer.Option(help="folder of the raw files (path or URI)")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="of one's own log; or census-income, kuairand: their raw files"
+        ),
+    ],
+    source: Annotated[
+        list[str],
+        typer.Option(help="file, folder, or quoted glob (path or URI); may be given repeatedly"),
+    ],
     out: Annotated[str, typer.Option(help="URI of the new data set")],
-    seed: Annotated[int, typer.Option(help="of the split into valid and test")] = 0,
+    overrides: Overrides = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="of a running Ray cluster, e.g. auto; a local one is started by default"),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="of the public data sets' split into valid and test")
+    ] = 0,
 ) -> None:
-    """Turn the raw files of a public data set into sharded Parquet."""
+    """Turn raw logs (CSV, JSON lines, Parquet) into the data set that a recipe reads.
+
+    Rows that do not fit go to rejected/, with the reason. Interrupted, the same command starts
+    over.
+    """
     from cluster.display import console
+    from data_loaders.public import DATASETS
     from data_loaders.public import prepare as prepare_dataset
     from trainer.runtime import prepare_environment
 
     prepare_environment()
-    with console.status(f"preparing {dataset}"):
-        info = prepare_dataset(dataset, source=source, out=out, seed=seed)
-    _print_dataset(info, out=out, recipe=dataset)
+    if recipe not in DATASETS:
+        _prepare_log(recipe, overrides=overrides or [], sources=source, out=out, address=address)
+        return
+    if len(source) > 1 or overrides or address is not None:
+        raise typer.BadParameter(f"{recipe} takes one --source, no overrides and no --address")
+    with console.status(f"preparing {recipe}"):
+        info = prepare_dataset(recipe, source=source[0], out=out, seed=seed)
+    _print_dataset(info, out=out, recipe=recipe)
 
 
 @app.command(
@@ -273,7 +299,7 @@ def input_pipeline(
     overrides: Overrides = None,
     examples: Annotated[
         int | None,
-        typer.Option(min=1, help="of the log that is generated where data.root is not set; 250,000"),
+        typer.Option(min=1, help="of the log made where data.root is not set; 250,000"),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="interleaved rounds")] = 7,
     out: Annotated[Path | None, typer.Option(help="write everything measured as JSON")] = None,
@@ -287,7 +313,6 @@ def input_pipeline(
     resolved = resolve(recipe, overrides or [])
     quiet_libraries()
     from benchmarks.input_pipeline import InputSettings, run_input_benchmark
-
     from benchmarks.report import print_input_report, write_report
     from cluster.display import console, phases_progress
     from data_loaders.storage import locate
@@ -302,6 +327,32 @@ def input_pipeline(
     print_input_report(report, console)
     if out is not None:
         write_report(report, out)
+
+
+def _prepare_log(
+    recipe: str, *, overrides: list[str], sources: list[str], out: str, address: str | None
+) -> None:
+    """Prepares one's own log with a progress bar, and says what was left out and why."""
+    from cluster.display import console, phases_progress, print_error, print_rejected
+    from cluster.failures import LaunchError
+    from trainer.config import load_recipe
+
+    resolved = load_recipe(recipe, overrides=overrides)
+    from cluster.prepare import prepare as prepare_log
+
+    try:
+        with phases_progress() as on_progress:
+            info = prepare_log(
+                resolved, sources=sources, out=out, address=address, on_progress=on_progress
+            )
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command starts over", soft_wrap=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except LaunchError as error:
+        print_error(str(error))
+        raise typer.Exit(EXIT_RANKS_FAILED) from error
+    print_rejected(info.rejected, folder=f"{out.rstrip('/')}/rejected")
+    _print_dataset(info, out=out, recipe=recipe)
 
 
 def _launch(resolved: Recipe, *, recipe: str, workers: int | None, address: str | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -121,6 +121,36 @@ def print_tasks(tasks: dict[str, dict[str, Any]], *, title: str) -> None:
             labels = f"{result['examples']:,.0f}"
             table.add_row(name, labels, _number(result["mse"]), *best_cells, _number(result["mae"]))
         console.print(table)
+    _print_cold_start(binary)
+
+
+def _print_cold_start(tasks: dict[str, dict[str, Any]]) -> None:
+    """Binary tasks by whether an id is known, where the recipe has a vocabulary."""
+    columns = ["task", "id", "labels of known", "AUC", "of rare or new", "AUC"]
+    table = _table("known ids, and ids that are rare in training or new", columns)
+    for name, result in tasks.items():
+        for key in result:
+            feature = key.removeprefix("auc_").removesuffix("_cold")
+            if key != f"auc_{feature}_cold":
+                continue
+            cells = []
+            for part in ("warm", "cold"):
+                cells.append(f"{result[f'examples_{feature}_{part}']:,.0f}")
+                cells.append(_number(result[f"auc_{feature}_{part}"]))
+            table.add_row(name, feature, *cells)
+    if table.row_count:
+        console.print(table)
+
+
+def print_rejected(reasons: Mapping[str, int], *, folder: str) -> None:
+    """Why rows of a raw log were left out, the most frequent reason first."""
+    if not reasons:
+        return
+    table = _table("rejected rows", ["reason", "rows"])
+    for reason, count in reasons.items():
+        table.add_row(_plain(reason), f"{count:,}")
+    console.print(table)
+    console.print(f"they are in {folder}", soft_wrap=True, markup=False)
 
 
 def print_plan(placements: Sequence[dict[str, Any]], *, most: int = 20) -> None:

@@ -17,25 +17,17 @@ Source: https://docs.ray.io/en/latest/train/user-guides/fault-tolerance.html
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import re
-import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import ray
-from ray._private.authentication.authentication_token_setup import (
-    maybe_enable_token_auth_if_token_available,
-)
-from ray._private.ray_logging import stdout_deduplicator
 from ray.actor import ActorHandle
-from ray.exceptions import AuthenticationError, RayActorError
+from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.connection import INIT_SETTINGS, connect, settings
 from cluster.failures import LaunchError
 from cluster.supervisor import Supervisor
 from data_loaders.errors import InputError
@@ -55,13 +47,6 @@ LOCAL_SETTINGS = {
     # a process that waits for the cloud to take the node away
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
-INIT_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # reports to the network, and says so on the terminal
-    # idle processes, which would have to start with the environment above to be of use
-    "RAY_prestart_worker_first_driver": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's future default; without it every start warns
-}
-CONNECT_TIMEOUT_SECONDS = 5.0
 MESSAGE_WAIT_SECONDS = 0.2
 
 __all__ = ["LaunchError", "launch"]
@@ -93,9 +78,9 @@ def launch(
     """
     assert recipe.run.uri is not None, "the command line chooses run.uri"
     is_local = address is None
-    with _settings(INIT_SETTINGS if is_local else {}), tempfile.TemporaryDirectory() as scratch:
+    with settings(INIT_SETTINGS if is_local else {}), tempfile.TemporaryDirectory() as scratch:
         try:
-            log_folder = _connect(address)
+            log_folder = connect(address)
             num_workers, use_gpu, cpus_per_worker = _share(
                 num_workers=num_workers, use_gpu=use_gpu, is_local=is_local
             )
@@ -119,50 +104,6 @@ def launch(
             ray.shutdown()  # ends every process of the run
     if failure is not None:
         raise failure
-
-
-def _connect(address: str | None) -> str:
-    """Starts a local cluster or joins one; returns the folder of its logs on this node."""
-    logging.getLogger("ray").setLevel(logging.ERROR)  # before ray.init, which does the same
-    # printed whatever log_to_driver says; our own line tells of it
-    stdout_deduplicator.skip_re = re.compile("worker died or was killed")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        # two at least, so that the smallest machine can try two ranks
-        num_cpus = max(2, len(os.sched_getaffinity(0)))
-        context = ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
-        return f"{context.address_info['session_dir']}/logs"
-    host, mark, port = address.rpartition(":")
-    if address != "auto" and (not mark or not port.isdigit() or "/" in host):
-        raise InputError(
-            f"--address {address}: expected auto or HOST:PORT of a Ray cluster that this machine "
-            "is a node of; from elsewhere, use polytower submit"
-        )
-    remedy = (
-        "start one with: ray start --head, give the address that it prints, or leave out --address"
-    )
-    try:
-        if address != "auto":  # ray.init tries for half a minute
-            socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_SECONDS).close()
-            # ray.init looks for this machine's token only if the address is auto
-            maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-        context = ray.init(address=address, **quiet)
-    except (OSError, ValueError) as error:  # includes ConnectionError
-        raise InputError(
-            f"--address {address}: no Ray cluster there: {first_line(error)}; {remedy}"
-        ) from error
-    except (AuthenticationError, RuntimeError) as error:
-        text = " ".join(str(error).split())
-        if isinstance(error, AuthenticationError) or "InvalidAuthToken" in text:
-            raise InputError(
-                f"--address {address}: the cluster refused this machine's token; set "
-                "RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to the cluster's token"
-            ) from error
-        # versions differ, or this machine is not a node
-        raise InputError(
-            f"--address {address}: cannot join this Ray cluster: {text:.300}"
-        ) from error
-    return f"{context.address_info['session_dir']}/logs"
 
 
 def _share(
@@ -219,15 +160,3 @@ def _wait_for(
         if is_over:
             failure: Exception | None = ray.get(run)
             return failure
-
-
-@contextlib.contextmanager
-def _settings(settings: Mapping[str, str]) -> Iterator[None]:
-    """Adds to this process's environment for a while."""
-    added = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)

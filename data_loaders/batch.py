@@ -25,7 +25,8 @@ class InteractionBatch(Pipelineable):
     is the cursor of the last batch trained.
 
     Attributes:
-        ids: table rows of all id features, feature-major; padding has no ids.
+        ids: table rows of all id features, feature-major; padding has no ids. With weights, if any
+            id list has them: float32, 1 for the ids of all others.
         dense_BD: float32, standardised; 0 in padding.
         labels_BT: float32, in the recipe's task order; NaN where not observed, and in padding.
         weights_B: float32; 1 for an example, 0 for padding.
@@ -43,11 +44,9 @@ class InteractionBatch(Pipelineable):
     @property
     def num_bytes(self) -> int:
         """Memory of all tensors."""
-        ids = [self.ids.values(), self.ids.lengths()]
-        if (weights := self.ids.weights_or_none()) is not None:
-            ids.append(weights)
+        ids = (self.ids.values(), self.ids.lengths(), self.ids.weights_or_none())
         tensors = (*ids, self.dense_BD, self.labels_BT, self.weights_B)
-        return sum(tensor.nbytes for tensor in tensors)
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> InteractionBatch:
         def moved(tensor: Tensor) -> Tensor:

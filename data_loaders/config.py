@@ -94,6 +94,11 @@ class IdListFeature(Section):
         description="column of lists of numbers, as long as the lists of ids: an id's vector "
         "is multiplied by its weight; a missing weight is 1",
     )
+    weights_sum_to_one: bool = Field(
+        False,
+        description="the weights of each list are divided by their sum, so that pooling sum is a "
+        "weighted mean; without `weights` the mean",
+    )
     min_count: int = Field(1, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     vocabulary: str | None = None
@@ -103,6 +108,11 @@ class IdListFeature(Section):
     def _check(self) -> IdListFeature:
         _check_vocabulary(self)
         return self
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether its ids come with weights."""
+        return self.weights is not None or self.weights_sum_to_one
 
 
 class DenseFeature(Section):
@@ -183,7 +193,7 @@ class DataConfig(Section):
     shuffle_rows: int = Field(
         2**19,
         ge=1,
-        description="of the log that are shuffled together; each stream holds its share of them, "
+        description="rows of the log that are shuffled together; each stream holds its share of them, "
         "and at least one row group, or 65,536 rows of a larger one",
     )
     on_error: Literal["fail", "skip"] = Field(
@@ -209,7 +219,7 @@ class DataConfig(Section):
     def has_id_weights(self) -> bool:
         """Whether some id list comes with weights."""
         return any(
-            isinstance(feature, IdListFeature) and feature.weights is not None
+            isinstance(feature, IdListFeature) and feature.is_weighted
             for feature in self.features.values()
         )
 

@@ -50,6 +50,9 @@ class DatasetInfo(Section):
     columns: dict[str, ColumnStatistics] = Field(
         default_factory=dict, description="fitted on the training split"
     )
+    rejected: dict[str, int] = Field(
+        default_factory=dict, description="rows of the raw log that were left out, by reason"
+    )
 
 
 def write_split(
@@ -79,6 +82,38 @@ def write_split(
             )
         num_examples += table.num_rows
     return num_examples
+
+
+class RowGroupWriter:
+    """Writes one Parquet file from tables of any size, in row groups of even size."""
+
+    def __init__(self, target: Location, *, schema: pa.Schema, rows_per_row_group: int) -> None:
+        self._target = target
+        self._rows_per_row_group = rows_per_row_group
+        self._held = schema.empty_table()
+        with target.reporting("written"):
+            target.parent_folder()
+            self._stream = target.filesystem.open_output_stream(target.path)
+            self._writer = pq.ParquetWriter(self._stream, schema, compression="zstd")
+
+    def __enter__(self) -> RowGroupWriter:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *rest: object) -> None:
+        with self._target.reporting("written"):
+            if error is None and self._held.num_rows:
+                self._writer.write_table(self._held)
+            self._writer.close()
+            self._stream.close()
+
+    def write(self, table: pa.Table) -> None:
+        """Adds rows."""
+        self._held = pa.concat_tables([self._held, table])
+        size = self._rows_per_row_group
+        with self._target.reporting("written"):
+            while self._held.num_rows >= size:
+                self._writer.write_table(self._held.slice(0, size), row_group_size=size)
+                self._held = self._held.slice(size)
 
 
 def write_dataset_info(root: Location, info: DatasetInfo) -> None:
@@ -120,14 +155,14 @@ def refuse_existing(root: Location) -> None:
         raise StorageError(f"{root.uri}: is not empty; give another --out, or delete it first")
 
 
-def begin_dataset(root: Location, *, name: str) -> None:
+def begin_dataset(root: Location, *, name: str, description: str = "") -> None:
     """Marks the data set as one that is being written.
 
     Raises:
         StorageError: `root` holds files, or cannot be written.
     """
     refuse_existing(root)
-    write_dataset_info(root, DatasetInfo(name=name, splits={}))
+    write_dataset_info(root, DatasetInfo(name=name, description=description, splits={}))
 
 
 def parquet_files(root: Location, *, split: Split) -> list[Location]:

@@ -112,7 +112,8 @@ class ValueCounts:
         """
         last = int(self.count_K.sum()) - 1
         behind_K = np.cumsum(self.count_K)
-        values_K = self._values()
+        middle = (1 << self.shift) >> 1
+        values_K = _values_of((self.key_K << self.shift) + middle)
         found = []
         for part in range(parts + 1):
             rank, rest = divmod(last * part, parts)
@@ -120,6 +121,11 @@ class ValueCounts:
             low, high = Fraction(float(values_K[below])), Fraction(float(values_K[above]))
             found.append(float(low + (high - low) * Fraction(rest, parts)))
         return found
+
+    def at_rank(self, rank: int) -> float:
+        """The value behind `rank` others in their order, or the least that shares its count."""
+        index = np.searchsorted(np.cumsum(self.count_K), rank, side="right")
+        return float(_values_of(self.key_K[index : index + 1] << self.shift)[0])
 
     def _add_counts(self, key_K: np.ndarray, count_K: np.ndarray) -> None:
         keys = np.concatenate([self.key_K, key_K])
@@ -133,16 +139,15 @@ class ValueCounts:
             self.shift += 1
         self.key_K, self.count_K = keys[starts], np.add.reduceat(counts, starts)[: len(starts)]
 
-    def _values(self) -> np.ndarray:
-        middle = (1 << self.shift) >> 1
-        key_K = (self.key_K << self.shift) + middle
-        return np.where(key_K < 0, key_K ^ np.int64(2**63 - 1), key_K).view(np.float64)
-
 
 def _order_keys(values_N: np.ndarray) -> np.ndarray:
     """int64 in the order of the values, and as dense as they are."""
     bits_N = (values_N + 0.0).view(np.int64)  # -0.0 becomes 0.0
     return np.where(bits_N < 0, bits_N ^ np.int64(2**63 - 1), bits_N)
+
+
+def _values_of(key_K: np.ndarray) -> np.ndarray:
+    return np.where(key_K < 0, key_K ^ np.int64(2**63 - 1), key_K).view(np.float64)
 
 
 def _shifted_sum(sums: np.ndarray, *, shift: int, step: int) -> int:

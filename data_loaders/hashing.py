@@ -29,10 +29,12 @@ def shuffled(num_items: int, *, key: tuple[int, ...]) -> np.ndarray:
 
     Source: Durstenfeld, "Algorithm 235: random permutation", CACM 1964, on SplitMix64.
     """
-    state = np.zeros(1, np.uint64)
-    for part in key:
-        state = mix64(state ^ np.uint64(part & 0xFFFF_FFFF_FFFF_FFFF))
-    return _permutation(num_items, state[0])
+    return _permutation(num_items, _state(key))
+
+
+def hashed_range(start: int, stop: int, *, key: tuple[int, ...]) -> np.ndarray:
+    """uint64 (stop - start,), spread over all 64 bits; each depends on its integer and on `key`."""
+    return mix64(_state(key) ^ mix64(np.arange(start, stop, dtype=np.uint64)))
 
 
 def hash_rows(column: pa.Array, *, num_rows: int) -> np.ndarray:
@@ -64,6 +66,13 @@ def _hash_strings(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     names = column.dictionary.to_numpy(zero_copy_only=False)
     hashes = pd.util.hash_array(names, hash_key=STRING_HASH_KEY, categorize=False)
     return hashes, column.indices.to_numpy(zero_copy_only=False)
+
+
+def _state(key: tuple[int, ...]) -> np.uint64:
+    state = np.zeros(1, np.uint64)
+    for part in key:
+        state = mix64(state ^ np.uint64(part & 0xFFFF_FFFF_FFFF_FFFF))
+    return np.uint64(state[0])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

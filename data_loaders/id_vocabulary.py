@@ -56,6 +56,8 @@ class IdVocabulary:
         Raises:
             SchemaError: these are strings and the vocabulary's integers, or the other way round.
         """
+        if not len(self):
+            return np.full(len(column), RARE_ROW, np.int64)
         is_text = not pa.types.is_integer(column.type)
         if is_text != (self._strings is not None):
             kinds = ("strings", "integers") if is_text else ("integers", "strings")
@@ -71,8 +73,6 @@ class IdVocabulary:
         return distinct[column.indices.to_numpy(zero_copy_only=False)]
 
     def _known_rows(self, ids: pa.Array) -> np.ndarray:
-        if not len(self):
-            return np.full(len(ids), RARE_ROW, np.int64)
         found_N = self._index.get_indexer(self._keys(ids))
         is_known_N = found_N >= 0
         places_N = self._places[np.where(is_known_N, found_N, 0)]
@@ -86,7 +86,9 @@ class IdVocabulary:
 
     def _keys(self, ids: pa.Array) -> np.ndarray:
         if self._strings is not None:
-            return hash_ids(ids).view(np.int64)
+            # as a dictionary of themselves: hash_ids need not find out that they are distinct
+            themselves = pa.array(np.arange(len(ids), dtype=np.int32))
+            return hash_ids(pa.DictionaryArray.from_arrays(themselves, ids)).view(np.int64)
         return ids.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
 
 
@@ -113,7 +115,7 @@ def read_vocabulary(uri: str, *, digest: str, min_count: int, max_ids: int) -> I
             f"expected {digest}): its ids would have other rows; restore the file"
         )
     try:
-        table = pq.read_table(pa.BufferReader(content), columns=["id", "count"])
+        table = pq.ParquetFile(pa.BufferReader(content)).read(columns=["id", "count"])
     except (pa.ArrowException, OSError) as error:
         raise SchemaError(f"{uri}: not a readable vocabulary ({first_line(error)})") from error
     _check_columns(table, uri=uri)

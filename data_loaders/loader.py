@@ -124,7 +124,7 @@ class InteractionLoader:
             streams=streams,
             reader=self._reader,
             encoder=self._encoder,
-            skip=self._config.on_error == "skip",
+            config=self._config,
         )
         windows = WindowsAhead(plan, streams=streams, first_step=first_step, reader=reader)
         try:

@@ -6,15 +6,19 @@ Shape legend: N examples, Q bins.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 Floats = npt.NDArray[np.floating]
 
 # log_regression: the truth is the mean of log(1 + label)
 TaskKind = Literal["binary", "regression", "log_regression"]
+
+IS_NEW = "_is_new"
 
 
 class BinaryBest:
@@ -76,3 +80,40 @@ class RegressionBest:
 def best_of(kind: TaskKind) -> BinaryBest | RegressionBest:
     """What measures the best possible on a task of this kind."""
     return BinaryBest() if kind == "binary" else RegressionBest(log=kind == "log_regression")
+
+
+class SplitBest:
+    """The best possible on each task of a split: `best` of `dataset.json`.
+
+    Where the split has a column FEATURE_is_new, 1 for an id that cannot occur in train, a binary
+    task has `auc_FEATURE_cold` beside `auc`, over the examples with new ids, and `auc_FEATURE_warm`
+    over the others.
+    """
+
+    def __init__(self, tasks: Mapping[str, TaskKind]) -> None:
+        self.tasks = dict(tasks)
+        self.whole = {task: best_of(kind) for task, kind in tasks.items()}
+        self.parts: dict[tuple[str, str], BinaryBest] = {}  # by task and metric
+
+    def add(self, table: pa.Table) -> None:
+        """Counts a split's next examples, with columns TASK and truth_TASK for each task."""
+        features = [name for name in table.column_names if name.endswith(IS_NEW)]
+        for task, whole in self.whole.items():
+            observed_N = table[task].is_valid().to_numpy()
+            truth_N = table[f"truth_{task}"].to_numpy()[observed_N]
+            labels_N = table[task].to_numpy()[observed_N]
+            whole.add(truth=truth_N, labels=labels_N)
+            for feature in features if self.tasks[task] == "binary" else ():
+                is_new_N = table[feature].to_numpy()[observed_N] == 1
+                for part, is_in_N in (("cold", is_new_N), ("warm", ~is_new_N)):
+                    key = task, f"auc_{feature.removesuffix(IS_NEW)}_{part}"
+                    scores = self.parts.setdefault(key, BinaryBest())
+                    scores.add(truth=truth_N[is_in_N], labels=labels_N[is_in_N])
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Each task's metrics; those that are not defined are left out."""
+        results = {task: scores.metrics() for task, scores in self.whole.items()}
+        for (task, metric), scores in self.parts.items():
+            if "auc" in (known := scores.metrics()):
+                results[task][metric] = known["auc"]
+        return results

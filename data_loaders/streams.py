@@ -26,7 +26,7 @@ from functools import cached_property
 import numpy as np
 
 from data_loaders.errors import InputError
-from data_loaders.hashing import shuffled
+from data_loaders.hashing import hashed_range, shuffled
 
 # Of a row group read at once; larger ones are read in parts of so many rows, which bounds memory
 # whatever wrote the files.
@@ -146,6 +146,11 @@ class EpochPlan:
         if self.seed is None:
             return np.arange(len(window))
         return shuffled(len(window), key=(self.seed, self.epoch, window.stream, window.start))
+
+    def row_keys(self, piece: Piece) -> np.ndarray:
+        """uint64 (R,), of each row of a piece: what is drawn for it in this epoch."""
+        key = (self.seed or 0, self.epoch, piece.group)
+        return hashed_range(piece.start, piece.stop, key=key)
 
     def edge_groups(self, stream: int) -> tuple[int, int]:
         """The stream's first and last row group, which it may share with other streams."""

@@ -6,9 +6,13 @@ scenario draws that. It is a function of the example's other columns and of hidd
 user, item, ad and so on, which a model can learn: none does better, but by luck. What the truth
 itself reaches on a split's observed labels is written to `dataset.json` as `best`:
 
-    binary      auc, and normalized_entropy: its cross-entropy over the entropy of the base rate
+    binary      auc, and normalized_entropy: its cross-entropy over the entropy of the base rate;
+                in a scenario with new ids, auc_FEATURE_cold over them, auc_FEATURE_warm over others
     regression  mse, of the label or of log(1 + label), NOT standardised: a model of
                 (f(y) - mean) / std multiplies its own mse by std ** 2 to compare
+
+Of an id that is too new to be in train, the truth takes the mean over the id's own hidden effect:
+no model can know that effect.
 
 A missing value means to the truth what it means to a model (data_loaders/config.py): a missing
 number is the feature's mean, a missing or empty id list is a zero vector, and "no id" is one more
@@ -33,9 +37,11 @@ from data_loaders.dataset import (
     write_split,
 )
 from data_loaders.errors import InputError, did_you_mean
-from data_loaders.oracle import BinaryBest, RegressionBest, best_of
+from data_loaders.oracle import SplitBest
 from data_loaders.scenarios.correlated import Correlated
 from data_loaders.scenarios.ecommerce import Ecommerce
+from data_loaders.scenarios.music import Music
+from data_loaders.scenarios.news import News
 from data_loaders.scenarios.scenario import Scenario
 from data_loaders.scenarios.social import Social
 from data_loaders.statistics import ColumnKind, Fitter
@@ -44,6 +50,8 @@ from data_loaders.storage import locate
 SCENARIOS: dict[str, type[Scenario]] = {
     "ecommerce": Ecommerce,
     "social": Social,
+    "news": News,
+    "music": Music,
     "correlated": Correlated,
 }
 
@@ -90,7 +98,7 @@ def generate(
     rows_per_file = min(math.ceil(len(parts[0]) / 8), 500_000)
     splits: dict[Split, SplitInfo] = {}
     for split, part, split_seed in zip(SPLITS, parts, split_seeds, strict=True):
-        best = {task: best_of(kind) for task, kind in world.tasks.items()}
+        best = SplitBest(world.tasks)
         rng = Generator(PCG64(split_seed))
         chunks = _chunks(world, rng=rng, part=part, num_total=examples, best=best)
         tables = _reported(chunks, num_before=part.start, on_progress=on_progress)
@@ -101,8 +109,7 @@ def generate(
             rows_per_file=rows_per_file,
             rows_per_row_group=math.ceil(rows_per_file / 8),
         )
-        metrics = {task: scores.metrics() for task, scores in best.items()}
-        splits[split] = SplitInfo(examples=len(part), best=metrics)
+        splits[split] = SplitInfo(examples=len(part), best=best.metrics())
     description = f"synthetic log of {world.description}; {examples:,} examples, seed {seed}"
     info = DatasetInfo(
         name=scenario, description=description, splits=splits, columns=fitter.write(root)
@@ -160,7 +167,7 @@ def _chunks(
     rng: Generator,
     part: range,
     num_total: int,
-    best: dict[str, BinaryBest | RegressionBest],
+    best: SplitBest,
 ) -> Iterator[pa.Table]:
     """A split's examples, `part` of the log's; `best` has seen those that are drawn."""
     for first in part[::CHUNK_EXAMPLES]:
@@ -168,10 +175,7 @@ def _chunks(
         table = world.draw(
             rng, num_examples=end - first, start=first / num_total, stop=end / num_total
         )
-        for task, scores in best.items():
-            observed_N = table[task].is_valid().to_numpy()
-            labels_N, truth_N = table[task].to_numpy(), table[f"truth_{task}"].to_numpy()
-            scores.add(truth=truth_N[observed_N], labels=labels_N[observed_N])
+        best.add(table)
         yield table
 
 

@@ -114,6 +114,8 @@ def _encode_lists(
             )
         kept_weights = gathered(weights.values, starts=weight_ends - lengths, lengths=lengths)
         weights_N = _weights_of(kept_weights, name=str(feature.weights))
+    if feature.weights_sum_to_one:
+        weights_N = _summing_to_one(weights_N, lengths_R=lengths, name=str(feature.weights))
     return Ragged(
         values_N=encoder.rows(kept),
         offsets_R=np.concatenate([[0], np.cumsum(lengths)]),
@@ -127,6 +129,22 @@ def _weights_of(values: pa.Array, *, name: str) -> np.ndarray:
     if values.null_count:
         numbers_N = np.where(valid_of(values), numbers_N, 1.0)
     return _as_float32(numbers_N, name=name, what="weight", remedy="or null for a weight of 1")
+
+
+def _summing_to_one(
+    weights_N: np.ndarray | None, *, lengths_R: np.ndarray, name: str
+) -> np.ndarray:
+    """float32 (N,), each list's divided by their sum; all 0 where the sum is 0."""
+    if weights_N is None:
+        weights_N = np.ones(lengths_R.sum(), np.float32)
+    if (weights_N < 0).any():
+        raise SchemaError(
+            f"column {name}: weight is {weights_N[weights_N < 0][0]:g}; expected 0 or more "
+            "(weights_sum_to_one: true); write the column anew"
+        )
+    rows_N = np.repeat(np.arange(len(lengths_R)), lengths_R)
+    sums_R = np.bincount(rows_N, weights=weights_N, minlength=len(lengths_R))
+    return (weights_N / np.where(sums_R > 0, sums_R, 1)[rows_N]).astype(np.float32)
 
 
 def _encode_vectors(column: pa.Array, *, name: str, length: int) -> np.ndarray:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from data_loaders.config import DataConfig
 from data_loaders.errors import SchemaError, StorageError
+from data_loaders.id_dropout import drop_ids
 from data_loaders.placement import in_order
 from data_loaders.reader import LogReader
 from data_loaders.rows import EncodedRows
@@ -56,7 +58,7 @@ class WindowReader:
         streams: of this rank.
         reader: of the log.
         encoder: of its columns.
-        skip: whether to leave out what cannot be read or used, instead of raising.
+        config: `on_error`, and the features' dropout.
     """
 
     def __init__(
@@ -66,12 +68,12 @@ class WindowReader:
         streams: Sequence[int],
         reader: LogReader,
         encoder: Encoder,
-        skip: bool,
+        config: DataConfig,
     ) -> None:
         self._plan = plan
         self._reader = reader
         self._encoder = encoder
-        self._skip = skip
+        self._config = config
         self._lock = threading.Lock()
         edges = [set(plan.edge_groups(stream)) for stream in streams]
         uses = collections.Counter(group for groups in edges for group in groups)
@@ -105,7 +107,10 @@ class WindowReader:
             rows, is_usable = self._piece(piece, stream=window.stream, skipped=skipped)
             is_given_R[places] = is_usable
             if rows is not None:
-                parts.append((rows, places[is_usable] if skipped else places))
+                if self._plan.seed is not None:
+                    key_R = self._plan.row_keys(piece)[is_usable]
+                    rows = drop_ids(rows, config=self._config, key_R=key_R)
+                parts.append((rows, places[is_usable]))
         return WindowRows(
             window=window,
             rows=in_order(parts, num_rows=len(window)) if parts else None,
@@ -123,10 +128,10 @@ class WindowReader:
             table = self._table(piece, stream=stream)
             return self._encoder.encode(table), is_given_R
         except SchemaError as error:
-            if not self._skip:
+            if self._config.on_error == "fail":
                 raise SchemaError(f"{uri}: {error}") from error
         except StorageError as error:
-            if not self._skip:
+            if self._config.on_error == "fail":
                 raise
             skipped.append(Skipped(uri=uri, num_rows=len(piece), reason=str(error)))
             return None, ~is_given_R

@@ -40,8 +40,8 @@ def build_tables(
         tables: by name.
         keys: id features, in the order in which their pooled vectors are wanted.
         table_of_feature: the table of each of them.
-        is_weighted: each id comes with a weight that its vector is multiplied by, before pooling:
-            sum is the sum of w * v, mean that sum over the number of ids, not over their weights.
+        is_weighted: each id comes with a weight that its vector is multiplied by; all tables pool
+            by sum.
     """
     return EmbeddingBagCollection(
         device=torch.device("meta"),

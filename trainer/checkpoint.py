@@ -30,7 +30,10 @@ MANIFEST = "manifest.json"
 
 # Keys of a recipe that may differ between a checkpoint and the run that takes it up. A table's
 # sharding is no property of its values: rows find their new place when they are read.
-_MAY_CHANGE = ("run.", "checkpoint.", "optimizer.", "data.root", "data.prefetch_bytes")
+_MAY_CHANGE = (
+    *("run.", "checkpoint.", "prepare.", "optimizer."),
+    *("data.root", "data.on_error", "data.prefetch_bytes"),
+)
 # A vocabulary is known by its digest, wherever it lies.
 _MAY_CHANGE_BELOW = (".sharding", ".weight", ".vocabulary")
 

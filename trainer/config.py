@@ -5,6 +5,7 @@
     model:       towers
     optimizer:   of the tables, of the dense parts
     checkpoint:  how often, how many
+    prepare:     how a raw log becomes the data set         data_loaders.prepare_config
     run:         folder, seed, length, reports
 
 A key is overridden by `section.key=value`, the value being YAML.
@@ -23,6 +24,7 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError, model_valid
 from data_loaders.config import DataConfig, IdFeature, IdListFeature, Section
 from data_loaders.errors import InputError, did_you_mean
 from data_loaders.fitting import fitted
+from data_loaders.prepare_config import PrepareConfig
 from data_loaders.storage import locate
 from embeddings.config import EmbeddingsConfig
 
@@ -100,6 +102,7 @@ class Recipe(Section):
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    prepare: PrepareConfig = PrepareConfig()
     run: RunConfig
 
     @model_validator(mode="after")
@@ -123,7 +126,19 @@ class Recipe(Section):
         for name, item in self.data.features.items():
             if isinstance(item, IdFeature | IdListFeature):
                 self._check_rows(name, item)
+        self._check_pooling()
         return self
+
+    def _check_pooling(self) -> None:
+        """TorchRec's lookup has one form for all tables, with weights or without; with them, what a
+        mean is, and its gradient, depend on the sharding (docs/log.md).
+        """
+        for name, table in self.embeddings.tables.items():
+            if self.data.has_id_weights and table.pooling == "mean":
+                raise ValueError(
+                    f"embeddings.tables.{name}.pooling: mean is not possible in a recipe with "
+                    "weighted id lists; use sum, and weights_sum_to_one: true for its id lists"
+                )
 
     def _check_rows(self, name: str, feature: IdFeature | IdListFeature) -> None:
         """Whether the table has the rows that the encoding needs, each for one meaning."""

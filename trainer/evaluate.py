@@ -25,6 +25,7 @@ from trainer.checkpoint import (
     read_manifest,
     restore,
 )
+from trainer.cold_start import ColdStartMetrics
 from trainer.config import Recipe, build_recipe
 from trainer.losses import NonFiniteLossError
 from trainer.metrics import TaskMetrics
@@ -42,7 +43,7 @@ class Evaluation:
         split: that it was evaluated on.
         tasks: each task's metrics, as `TaskMetrics.reduce_and_reset`, with `best_METRIC` for each
             metric whose best value is known, and for a binary task `best_auc` in any case, None
-            where it is unknown.
+            where it is unknown; and those of `ColdStartMetrics`.
         examples_per_second: over all ranks.
     """
 
@@ -117,23 +118,28 @@ def evaluate_split(
         world_size=runtime.world_size,
     )
     metrics = TaskMetrics(recipe.data.tasks, device=runtime.device)
+    cold_start = ColdStartMetrics(recipe.data, device=runtime.device)
     was_training = model.training
     model.eval()
     started, num_steps = time.monotonic(), loader.steps_per_epoch
     rate = 0.0
     for step, batch in enumerate(loader.batches(start=Cursor(), num_steps=num_steps), start=1):
+        batch = batch.to(runtime.device, non_blocking=True)
         try:
             with torch.no_grad():
-                _, output = model(batch.to(runtime.device, non_blocking=True))
+                _, output = model(batch)
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"evaluation on {split}, step {step}: {error}") from None
         metrics.update(output)
+        cold_start.update(output, ids=batch.ids)
         num_done = min(step * recipe.data.batch_size, loader.num_examples)
         rate = num_done / (time.monotonic() - started)
         if listener is not None:
             listener(Progress("evaluate", step, num_steps, rate, {}))
     model.train(was_training)
     tasks = with_best(metrics.reduce_and_reset(), config=recipe.data, split=split)
+    for task, result in cold_start.reduce_and_reset().items():
+        tasks[task].update(result)
     return Evaluation(split=split, tasks=tasks, examples_per_second=round(rate, 1))
 
 

@@ -1,80 +1,16 @@
-"""Batches, against a loop over their rows."""
+"""Batches keep what they hold, wherever they go."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from data_loaders.batch import InteractionBatch, collate, id_feature_names
+from data_loaders.batch import InteractionBatch, id_feature_names
+from data_loaders.collate import Layout, Part, collate
 from data_loaders.config import DataConfig
 from data_loaders.rows import EncodedRows, Ragged
 from data_loaders.streams import Cursor
-
-
-@st.composite
-def encoded_rows(draw: st.DrawFn) -> EncodedRows:
-    """Up to 5 rows with up to 3 columns of each kind, none included."""
-    num_rows = draw(st.integers(0, 5))
-    num_ids, num_lists, num_dense, num_tasks = (draw(st.integers(0, 3)) for _ in range(4))
-    random = np.random.default_rng(draw(st.integers(0, 99)))
-    lists = []
-    for _ in range(num_lists):
-        offsets = np.concatenate([[0], np.cumsum(random.integers(0, 4, num_rows))])
-        lists.append(Ragged(values_N=random.integers(0, 50, offsets[-1]), offsets_R=offsets))
-    return EncodedRows(
-        ids_FR=random.integers(0, 50, (num_ids, num_rows)),
-        lists=tuple(lists),
-        dense_DR=random.random((num_dense, num_rows), np.float32),
-        labels_TR=random.random((1 + num_tasks, num_rows), np.float32),
-    )
-
-
-def naive_ids(rows: EncodedRows, *, feature: int, row: int) -> list[int]:
-    """The ids of one feature in one row."""
-    if row >= len(rows):
-        return []
-    num_single = len(rows.ids_FR)
-    if feature < num_single:
-        return [int(rows.ids_FR[feature, row])]
-    ragged = rows.lists[feature - num_single]
-    return ragged.values_N[ragged.offsets_R[row] : ragged.offsets_R[row + 1]].tolist()
-
-
-@settings(deadline=None)
-@given(encoded_rows(), st.integers(0, 4))
-def test_collate_is_the_loop_over_rows(rows: EncodedRows, num_padding: int) -> None:
-    """Feature-major ids of single and list features; padding has no ids, no label, no weight."""
-    num_features = len(rows.ids_FR) + len(rows.lists)
-    keys = [f"f{index}" for index in range(num_features)]
-    size = len(rows) + num_padding
-    batch = collate(rows, keys=keys, padded_size=size, cursor=Cursor(2, 3))
-
-    lengths, values = [], []
-    for feature in range(num_features):
-        for row in range(size):
-            ids = naive_ids(rows, feature=feature, row=row)
-            lengths.append(len(ids))
-            values += ids
-    assert batch.ids.keys() == keys
-    assert batch.ids.stride() == size
-    assert batch.ids.lengths().tolist() == lengths
-    assert batch.ids.values().tolist() == values
-    assert batch.ids.values().dtype == torch.int64
-    assert batch.ids.lengths().dtype == torch.int32
-
-    is_example = np.arange(size) < len(rows)
-    np.testing.assert_array_equal(batch.weights_B, is_example)
-    np.testing.assert_array_equal(batch.dense_BD[: len(rows)], rows.dense_DR.T)
-    np.testing.assert_array_equal(batch.labels_BT[: len(rows)], rows.labels_TR.T)
-    assert (batch.dense_BD[len(rows) :] == 0).all()
-    assert batch.labels_BT[len(rows) :].isnan().all()
-    assert batch.dense_BD.shape == (size, len(rows.dense_DR))
-    for tensor in (batch.weights_B, batch.dense_BD, batch.labels_BT):
-        assert tensor.dtype == torch.float32
-    assert batch.cursor == Cursor(2, 3)
 
 
 def test_keys_are_single_ids_then_lists_in_the_recipes_order() -> None:
@@ -90,17 +26,17 @@ def test_keys_are_single_ids_then_lists_in_the_recipes_order() -> None:
 
 
 def small_batch() -> InteractionBatch:
-    return collate(
-        EncodedRows(
-            ids_FR=np.array([[3, 4]]),
-            lists=(Ragged(values_N=np.array([7, 8, 9]), offsets_R=np.array([0, 0, 3])),),
-            dense_DR=np.array([[0.5, 1.5]], np.float32),
-            labels_TR=np.array([[1.0, np.nan]], np.float32),
-        ),
-        keys=["user", "history"],
-        padded_size=3,
-        cursor=Cursor(1, 4),
+    rows = EncodedRows(
+        ids_FR=np.array([[3, 4]]),
+        lists=(Ragged(values_N=np.array([7, 8, 9]), offsets_R=np.array([0, 0, 3])),),
+        dense_DR=np.array([[0.5, 1.5]], np.float32),
+        labels_TR=np.array([[1.0, np.nan]], np.float32),
     )
+    part = Part(rows=rows, first=0, is_given_R=np.ones(2, bool), first_place=0, rows_per_step=2)
+    keys = ("user", "history")
+    layout = Layout(keys=keys, num_ids=1, num_dense=1, num_tasks=1, is_weighted=False)
+    [batch] = collate([part], layout=layout, padded_sizes=[3], cursors=[Cursor(1, 4)])
+    return batch
 
 
 def assert_same(batch: InteractionBatch, expected: InteractionBatch) -> None:

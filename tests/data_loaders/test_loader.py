@@ -194,7 +194,7 @@ def test_without_a_seed_the_log_is_read_in_its_own_order(tmp_path: Path) -> None
         assert read == list(range(total))
 
 
-def test_seeds_shuffle_row_groups_and_the_rows_in_them(tmp_path: Path) -> None:
+def test_seeds_shuffle_row_groups_and_the_rows_in_their_windows(tmp_path: Path) -> None:
     """The same seed reads the same order; another one another; a row group is not read in order."""
     write_numbered(tmp_path, sizes=[[20, 20], [20]])
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from data_loaders.oracle import BinaryBest, RegressionBest
+from data_loaders.oracle import BinaryBest, RegressionBest, SplitBest
 
 
 def test_the_auc_counts_ties_as_one_half() -> None:
@@ -26,3 +27,41 @@ def test_a_metric_that_is_not_defined_is_left_out() -> None:
     binary.add(truth=np.array([0.2, 0.4]), labels=np.array([0, 0]))
     assert binary.metrics() == {}
     assert regression.metrics() == {}
+
+
+def test_new_ids_and_known_ones_are_measured_apart() -> None:
+    """Against scikit-learn on either part, over several tables, where the label is observed; a
+    split without new ids has no AUC over them."""
+    rng = np.random.default_rng(1)
+    truth, spend = rng.random(6_000), rng.random(6_000)
+    is_new, observed = rng.random((2, 6_000)) < 0.3
+    labels = (rng.random(6_000) < truth).astype(np.int8)
+    table = pa.table(
+        {
+            "item_id_is_new": is_new.astype(np.int8),
+            "click": pa.array(labels, mask=~observed),
+            "spend": spend,
+            "truth_click": truth,
+            "truth_spend": spend,
+        }
+    )
+    best = SplitBest({"click": "binary", "spend": "regression"})
+    for start in range(0, 6_000, 1_500):
+        best.add(table.slice(start, 1_500))
+    metrics = best.metrics()
+    assert metrics["spend"] == {"mse": 0.0}
+    assert list(metrics["click"]) == [
+        *("auc", "normalized_entropy", "auc_item_id_cold", "auc_item_id_warm")
+    ]
+    for metric, part in (
+        ("auc", observed),
+        ("auc_item_id_cold", observed & is_new),
+        ("auc_item_id_warm", observed & ~is_new),
+    ):
+        exact = roc_auc_score(labels[part], truth[part])
+        assert metrics["click"][metric] == pytest.approx(exact, abs=1e-4)
+
+    all_known = SplitBest({"click": "binary"})
+    all_known.add(table.filter(pa.array(~is_new)))
+    assert "auc_item_id_cold" not in all_known.metrics()["click"]
+    assert "auc_item_id_warm" in all_known.metrics()["click"]

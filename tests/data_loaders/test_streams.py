@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_loaders import streams
 from data_loaders.errors import InputError
-from data_loaders.streams import EpochPlan, check_world_size
+from data_loaders.streams import EpochPlan, Piece, Window, check_world_size
 
 Row = tuple[int, int]  # row group, and row in it
 
@@ -35,19 +37,39 @@ def cases(draw: st.DrawFn) -> Case:
         num_streams=num_streams,
         batch_size=draw(st.integers(1, 30)),
         seed=draw(st.one_of(st.none(), st.integers(0, 3))),
+        window_rows=draw(st.sampled_from([1, 5, 30, 1000])),
         epoch=draw(st.integers(0, 2)),
     )
     return Case(plan, [n for n in range(1, num_streams + 1) if num_streams % n == 0])
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _row_groups_are_read_in_small_parts() -> Iterator[None]:
+    """So that the row groups below are cut as those of millions of rows are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "MAX_PIECE_ROWS", 7)
+        yield
+
+
+def window_rows(plan: EpochPlan, window: Window) -> list[Row]:
+    """A window's rows in the order of training."""
+    read = [(piece.group, row) for piece in window.pieces for row in range(piece.start, piece.stop)]
+    ordered: list[Row] = [(-1, -1)] * len(read)
+    for row, place in zip(read, plan.places(window), strict=True):
+        ordered[place] = row
+    return ordered
+
+
 def rows(plan: EpochPlan, *, streams: range, first_step: int, num_steps: int = 1) -> list[Row]:
     """The rows of some streams in some steps, stream by stream."""
-    return [
-        (piece.group, row)
-        for stream in streams
-        for piece in plan.pieces(stream=stream, first_step=first_step, num_steps=num_steps)
-        for row in range(piece.start, piece.stop)
-    ]
+    taken = []
+    for stream in streams:
+        per_step = int(plan.rows_per_step_V[stream])
+        first, stop = first_step * per_step, (first_step + num_steps) * per_step
+        for window in plan.windows(stream=stream, first_step=first_step):
+            inside = slice(max(0, first - window.start), max(0, stop - window.start))
+            taken += window_rows(plan, window)[inside]
+    return taken
 
 
 def own_streams(plan: EpochPlan, *, rank: int, world_size: int) -> range:
@@ -144,12 +166,39 @@ def test_a_stream_reads_the_same_however_its_steps_are_split(case: Case, splits:
 
 @settings(deadline=None)
 @given(cases())
-def test_pieces_are_not_empty_and_lie_in_their_row_group(case: Case) -> None:
-    """Nothing is opened for no rows."""
+def test_windows_cut_a_stream_into_whole_pieces_of_row_groups(case: Case) -> None:
+    """One behind the other; no piece is empty, longer than what is read at once, or of two parts of
+    a row group; a window closes with the piece that makes it large enough.
+    """
     plan = case.plan
     for stream in range(plan.num_streams):
-        for piece in plan.pieces(stream=stream, first_step=0, num_steps=plan.num_steps):
-            assert 0 <= piece.start < piece.stop <= plan.num_rows_G[piece.group]
+        position = 0
+        windows = list(plan.windows(stream=stream))
+        for index, window in enumerate(windows):
+            assert window.start == position
+            assert len(window) > 0
+            for piece in window.pieces:
+                assert 0 <= piece.start < piece.stop <= plan.num_rows_G[piece.group]
+                assert piece.start // 7 == (piece.stop - 1) // 7
+            assert len(window) - len(window.pieces[-1]) < plan.window_rows
+            assert index in (0, len(windows) - 1) or len(window) >= plan.window_rows
+            position = window.stop
+        assert position == plan.cuts_V[stream + 1] - plan.cuts_V[stream]
+
+
+@settings(deadline=None)
+@given(cases())
+def test_only_edge_groups_are_read_by_two_streams(case: Case) -> None:
+    """So that a reader knows which row groups are worth keeping."""
+    plan = case.plan
+    readers: dict[int, set[int]] = {}
+    for stream in range(plan.num_streams):
+        for window in plan.windows(stream=stream):
+            for piece in window.pieces:
+                readers.setdefault(piece.group, set()).add(stream)
+    for group, by in readers.items():
+        for stream in by if len(by) > 1 else ():
+            assert group in plan.edge_groups(stream)
 
 
 @settings(deadline=None)
@@ -164,6 +213,36 @@ def test_without_a_seed_one_stream_reads_the_log_in_its_own_order(case: Case) ->
     )
     read = rows(plan, streams=range(1), first_step=0, num_steps=plan.num_steps)
     assert read == sorted(read)
+
+
+def test_rows_are_shuffled_over_a_window_of_several_row_groups() -> None:
+    """Those of a row group do not stay together, and each window has an order of its own."""
+    plan = EpochPlan(num_rows_G=np.full(8, 5), num_streams=1, batch_size=4, seed=0, window_rows=20)
+    first, second = plan.windows(stream=0)
+    assert len({piece.group for piece in first.pieces}) == 4
+    groups = [group for group, _ in window_rows(plan, first)]
+    changes = sum(left != right for left, right in itertools.pairwise(groups))
+    assert changes > 8
+    assert plan.places(first).tolist() != plan.places(second).tolist()
+
+
+def test_row_keys_depend_on_seed_epoch_row_group_and_row_alone() -> None:
+    """Whatever window or rank a row comes to."""
+
+    def keys(piece: Piece, *, seed: int = 0, epoch: int = 0) -> list[int]:
+        plan = EpochPlan(
+            num_rows_G=np.full(2, 9), num_streams=3, batch_size=4, seed=seed, epoch=epoch
+        )
+        return plan.row_keys(piece).tolist()
+
+    whole = keys(Piece(group=1, start=0, stop=9))
+    assert keys(Piece(group=1, start=3, stop=7)) == whole[3:7]
+    others = (
+        keys(Piece(group=0, start=0, stop=9)),
+        keys(Piece(group=1, start=0, stop=9), seed=1),
+        keys(Piece(group=1, start=0, stop=9), epoch=1),
+    )
+    assert len({*whole, *(key for other in others for key in other)}) == 36
 
 
 def test_seeds_and_epochs_have_orders_of_their_own() -> None:

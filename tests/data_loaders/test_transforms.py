@@ -12,17 +12,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loaders.config import DataConfig, IdFeature, IdListFeature, RegressionTask
+from data_loaders.config import (
+    DataConfig,
+    DenseFeature,
+    DenseVectorFeature,
+    IdFeature,
+    IdListFeature,
+    RegressionTask,
+    fitted_number,
+)
 from data_loaders.errors import SchemaError
 from data_loaders.hashing import hash_ids
-from data_loaders.rows import EncodedRows, concat_rows
+from data_loaders.rows import EncodedRows, Ragged, concat_rows
 from data_loaders.transforms import Encoder
 
 NUM_ROWS = {"user": 50, "name": 11, "country": 7, "tags": 2, "names": 30, "places": 7}
 DATA = DataConfig.model_validate(
     {
         "features": {
-            "tags": {"kind": "id_list", "max_length": 3},
+            "tags": {"kind": "id_list", "max_length": 3, "weights": "tag_weights"},
+            "look": {"kind": "dense_vector", "length": 2},
             "age": {"kind": "dense", "mean": 30.0, "std": 10.0},
             "user": {"kind": "id", "column": "user_id"},
             "name": {"kind": "id"},
@@ -31,6 +40,8 @@ DATA = DataConfig.model_validate(
             "places": {"kind": "id_list", "encoding": "direct", "max_length": 2},
             "paid": {"kind": "dense", "log": True, "mean": 1.0},
             "is_new": {"kind": "dense"},
+            "price": {"kind": "dense", "log": True, "clip": [1, 50], "fill": 80.0, "mean": 2.0},
+            "change": {"kind": "dense", "clip": [-5, 5], "std": 2.0},
         },
         "tasks": {
             "buy": {"kind": "binary", "where": "click"},
@@ -43,12 +54,16 @@ TYPES = {
     "user_id": [pa.int64(), pa.int32(), pa.int16()],
     "name": [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())],
     "tags": [pa.list_(pa.int64()), pa.large_list(pa.int32())],
+    "tag_weights": [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.int8())],
+    "look": [pa.list_(pa.float32(), 2), pa.list_(pa.float32()), pa.large_list(pa.float64())],
     "names": [pa.list_(pa.string()), pa.large_list(pa.large_string())],
     "country": [pa.int8(), pa.uint64()],
     "places": [pa.list_(pa.int64()), pa.list_(pa.uint8())],
     "age": [pa.int32(), pa.uint64(), pa.float64()],
     "paid": [pa.float64(), pa.float32()],
     "is_new": [pa.bool_(), pa.int8()],
+    "price": [pa.float64(), pa.float32()],
+    "change": [pa.float64(), pa.float32()],
     "buy": [pa.bool_(), pa.int64(), pa.float32()],
     "click": [pa.int8(), pa.bool_()],
     "watch": [pa.float64(), pa.float32()],
@@ -61,17 +76,21 @@ def maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 NUMBERS = st.floats(0, 1e6, width=32)
 PLACES, TEXTS, INTEGERS = st.integers(0, 6), st.text(max_size=3), st.integers(-(2**15), 2**15 - 1)
+PAIRS = maybe(st.lists(st.tuples(maybe(INTEGERS), maybe(st.integers(-3, 3))), max_size=6))
 ROWS = st.fixed_dictionaries(
     {
         "user_id": maybe(INTEGERS),
         "name": maybe(TEXTS),
-        "tags": maybe(st.lists(maybe(INTEGERS), max_size=6)),
+        "tags and weights": PAIRS,
+        "look": maybe(st.tuples(NUMBERS, NUMBERS)),
         "names": maybe(st.lists(maybe(TEXTS), max_size=3)),
         "country": maybe(PLACES),
         "places": maybe(st.lists(maybe(PLACES), max_size=4)),
         "age": maybe(st.integers(0, 120)),
         "paid": maybe(NUMBERS | st.just(math.nan)),
         "is_new": maybe(st.integers(0, 1)),
+        "price": maybe(st.floats(-10, 100, width=32) | st.sampled_from([math.nan, math.inf])),
+        "change": maybe(st.floats(-10, 10, width=32) | st.sampled_from([math.nan, -math.inf])),
         "buy": maybe(st.integers(0, 1)),
         "click": maybe(st.integers(0, 1)),
         "watch": maybe(NUMBERS | st.just(math.nan)),
@@ -83,6 +102,10 @@ ROWS = st.fixed_dictionaries(
 def tables(draw: st.DrawFn) -> pa.Table:
     """Any of the types, in chunks that are slices of longer arrays."""
     rows = draw(st.lists(ROWS, max_size=8))
+    for row in rows:
+        pairs = row.pop("tags and weights")
+        row["tags"] = None if pairs is None else [tag for tag, _ in pairs]
+        row["tag_weights"] = None if pairs is None else [weight for _, weight in pairs]
     cuts = sorted({0, len(rows), *draw(st.lists(st.integers(0, len(rows)), max_size=2))})
     columns = {}
     for name, kinds in TYPES.items():
@@ -120,6 +143,17 @@ def naive_number(value: float | None, *, log: bool, mean: float, std: float) -> 
     return ((math.log(1 + value) if log else value) - mean) / std
 
 
+def naive_dense(value: float | None, *, feature: DenseFeature) -> float:
+    if value is None or math.isnan(value):
+        if feature.fill is None:
+            return 0.0
+        value = feature.fill
+    if feature.clip is not None:
+        value = min(max(value, feature.clip[0]), feature.clip[1])
+    mean, std = fitted_number(feature.mean), fitted_number(feature.std)
+    return naive_number(value, log=feature.log, mean=mean, std=std)
+
+
 def naive_row(row: dict[str, Any]) -> dict[str, Any]:
     """What one row becomes, by feature and task."""
     result: dict[str, Any] = {}
@@ -130,16 +164,22 @@ def naive_row(row: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(feature, IdListFeature):
             kept = (value or [])[-feature.max_length :]
             result[name] = [naive_id(item, name=name) for item in kept]
+            if feature.weights is not None:
+                weights = (row[feature.weights] or [])[-feature.max_length :]
+                result[f"{name} weights"] = [1 if item is None else item for item in weights]
+        elif isinstance(feature, DenseVectorFeature):
+            result[name] = value or [0.0] * feature.length
         else:
-            number = naive_number(value, log=feature.log, mean=feature.mean, std=feature.std)
-            result[name] = 0.0 if math.isnan(number) else number
+            result[name] = naive_dense(value, feature=feature)
     for name, task in DATA.tasks.items():
         label = row[name]
         if task.where is not None and row[task.where] != 1:
             label = None
         is_regression = isinstance(task, RegressionTask)
         log, mean, std = (task.log, task.mean, task.std) if is_regression else (False, 0.0, 1.0)
-        result[f"label {name}"] = naive_number(label, log=log, mean=mean, std=std)
+        result[f"label {name}"] = naive_number(
+            label, log=log, mean=fitted_number(mean), std=fitted_number(std)
+        )
     return result
 
 
@@ -152,12 +192,17 @@ def assert_rows(encoded: EncodedRows, expected: list[dict[str, Any]]) -> None:
         for ragged, name in zip(encoded.lists, ("tags", "names", "places"), strict=True):
             start, stop = ragged.offsets_R[index : index + 2]
             assert ragged.values_N[start:stop].tolist() == row[name]
-        dense = [row["age"], row["paid"], row["is_new"]]
+            if f"{name} weights" in row:
+                assert ragged.weights_N is not None
+                assert ragged.weights_N[start:stop].tolist() == row[f"{name} weights"]
+        numbers = [row[name] for name in ("age", "paid", "is_new", "price", "change")]
+        dense = [*row["look"], *numbers]
         np.testing.assert_allclose(encoded.dense_DR[:, index], dense, rtol=1e-6, atol=1e-6)
         labels = [row["label buy"], row["label click"], row["label watch"]]
         np.testing.assert_allclose(encoded.labels_TR[:, index], labels, rtol=1e-6, atol=1e-6)
     for ragged in encoded.lists:
         assert ragged.values_N.dtype == ragged.offsets_R.dtype == np.int64
+        assert ragged.weights_N is None or ragged.weights_N.dtype == np.float32
         assert len(ragged.values_N) == ragged.offsets_R[-1]
         assert len(ragged.offsets_R) == len(expected) + 1
 
@@ -269,3 +314,87 @@ def test_row_zero_is_for_missing_ids_only() -> None:
     """No hash falls on it, whatever the id."""
     ids = encode_one(pa.array(range(2000)), feature={"kind": "id"}).ids_FR[0]
     assert set(ids.tolist()) == set(range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        ([[1.0, 2.0], None, [3.0]], r"a vector of 1 numbers; expected 2 \(length\)"),
+        ([[1.0, 2.0], []], "a vector of 0 numbers; expected 2"),
+        ([[1.0, math.nan]], "number in a vector is nan; expected a finite number"),
+        ([None, [1.0, None]], "number in a vector is nan"),
+        ([[-math.inf, 0.0]], "number in a vector is -inf"),
+        ([[1e39, 0.0]], r"number in a vector is 1e\+39"),
+    ],
+)
+def test_a_vector_with_holes_is_refused(vectors: list[Any], message: str) -> None:
+    """In one line that names the column; a whole vector may be missing."""
+    with pytest.raises(SchemaError, match=rf"^column x: {message}.*$"):
+        encode_one(pa.array(vectors), feature={"kind": "dense_vector", "length": 2})
+
+
+def encode_weighted(ids: list[Any], lists: list[Any], **keys: Any) -> Ragged:
+    """A list feature x whose weights, if `keys` does not say otherwise, are column w."""
+    feature = {"kind": "id_list", "encoding": "direct", "weights": "w", "max_length": 2, **keys}
+    data = DataConfig.model_validate(
+        {"features": {"x": feature}, "tasks": {"t": {"kind": "binary"}}}
+    )
+    column = pa.array(lists, pa.list_(pa.float32()))
+    table = pa.table({"x": ids, "w": column, "t": np.zeros(len(ids))})
+    [ragged] = Encoder(data, num_rows={"x": 10}).encode(table).lists
+    return ragged
+
+
+def test_weights_follow_their_ids() -> None:
+    """The last ones of both are kept; a null list is an empty one, whichever of the two it is."""
+    ragged = encode_weighted([[1, 2, 3], None, [], [4]], [[0.1, 0.2, None], [], None, [0.4]])
+    assert ragged.values_N.tolist() == [2, 3, 4]
+    assert ragged.offsets_R.tolist() == [0, 2, 2, 2, 3]
+    np.testing.assert_array_equal(ragged.weights_N, np.array([0.2, 1, 0.4], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("ids", "weights", "message"),
+    [
+        (
+            [[1], [1, 2, 3]],
+            [[1.0], [1.0]],
+            "column w: a list of 1 weights beside 3 ids in column x",
+        ),
+        ([[1]], [None], "column w: a list of 0 weights beside 1 ids in column x"),
+        ([[1]], [[math.nan]], "column w: weight is nan; expected a finite number"),
+        ([[1]], [[math.inf]], "column w: weight is inf"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(ids: Any, weights: Any, message: str) -> None:
+    """Naming both columns and lengths; NaN is no weight, null is 1."""
+    with pytest.raises(SchemaError, match=message):
+        encode_weighted(ids, weights)
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [("w", [0.25, 0.75, 0, 0, 1]), (None, [0.5, 0.5, 0.5, 0.5, 1])],
+)
+def test_weights_may_be_made_to_sum_to_one(weights: str | None, expected: list[float]) -> None:
+    """Those that `max_length` leaves; all 0 if they were; without a column they are equal."""
+    ids = [[9, 1, 2], None, [3, 4], [5]]
+    given = [[7.0, 1.0, 3.0], None, [0.0, 0.0], [None]]
+    ragged = encode_weighted(ids, given, weights=weights, weights_sum_to_one=True)
+    assert ragged.values_N.tolist() == [1, 2, 3, 4, 5]
+    np.testing.assert_array_equal(ragged.weights_N, np.array(expected, np.float32))
+
+
+def test_negative_weights_do_not_sum_to_one() -> None:
+    """Their sum may be 0 or less."""
+    assert encode_weighted([[1, 2]], [[-1.0, 1.0]]).weights_N is not None
+    with pytest.raises(SchemaError, match="column w: weight is -1; expected 0 or more"):
+        encode_weighted([[1, 2]], [[-1.0, 1.0]], weights_sum_to_one=True)
+
+
+def test_what_hides_behind_a_null_vector_is_not_read() -> None:
+    """Arrow keeps numbers there in a list of fixed size."""
+    values = pa.array([1.0, 2.0, math.nan, math.inf, 5.0, 6.0])
+    vectors = pa.FixedSizeListArray.from_arrays(values, 2, mask=pa.array([False, True, False]))
+    encoded = encode_one(vectors.slice(1), feature={"kind": "dense_vector", "length": 2})
+    np.testing.assert_array_equal(encoded.dense_DR.T, [[0, 0], [5, 6]])

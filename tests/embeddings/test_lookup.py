@@ -26,10 +26,11 @@ from trainer.optimizer import build_optimizer
 LEARNING_RATE, EPS = 0.1, 1e-6
 BATCH_SIZE, NUM_STEPS = 9, 3
 FEATURES = {"user": "user", "first": "item", "second": "item", "tiny": "tiny"}
-POOLINGS = ["sum", "mean"]
+# pooling, and whether ids have weights, which TorchRec only knows with a sum
+FORMS = [("sum", False), ("mean", False), ("sum", True)]
 SHARDINGS = ["table_wise", "row_wise", "column_wise", "data_parallel", "auto"]
 
-Case = tuple[str, str]  # sharding and pooling
+Case = tuple[str, str, bool]  # sharding, pooling, and whether ids have weights
 
 
 def make_tables(sharding: str, *, pooling: str) -> dict[str, TableConfig]:
@@ -45,14 +46,19 @@ def make_tables(sharding: str, *, pooling: str) -> dict[str, TableConfig]:
 
 @dataclass(frozen=True)
 class Step:
-    """One rank's inputs of a step: a bag of ids per feature and example, and the gradient E."""
+    """One rank's inputs of a step: a bag of ids per feature and example, a weight per id, and the
+    gradient E.
+    """
 
     bags: dict[str, list[list[int]]]
+    weights: dict[str, list[list[float]]]
     gradient_BE: Tensor
 
 
-def make_step(*, rank: int, step: int) -> Step:
-    """Ids twice in a bag and in a batch, a fifth of the bags empty, first and last rows."""
+def make_step(*, rank: int, step: int, is_weighted: bool) -> Step:
+    """Ids twice in a bag and in a batch, a fifth of the bags empty, first and last rows; with
+    weights those of one feature are any numbers, and all others 1.
+    """
     random = np.random.default_rng((rank, step))
     bags = {}
     for feature, table in FEATURES.items():
@@ -64,36 +70,51 @@ def make_step(*, rank: int, step: int) -> Step:
             else random.choice([*often, random.integers(num_rows)], random.integers(1, 6)).tolist()
             for _ in range(BATCH_SIZE)
         ]
-    width = 8 + 16 + 16 + 4
-    return Step(bags, torch.from_numpy(random.normal(size=(BATCH_SIZE, width)).astype(np.float32)))
+    gradient_BE = random.normal(size=(BATCH_SIZE, 8 + 16 + 16 + 4)).astype(np.float32)
+    weights = {
+        feature: [
+            random.choice([-1.5, 0.0, 0.25, 1.0, 3.0], len(bag)).tolist()
+            if is_weighted and feature == "first"
+            else [1.0] * len(bag)
+            for bag in bags[feature]
+        ]
+        for feature in FEATURES
+    }
+    return Step(bags, weights, torch.from_numpy(gradient_BE))
 
 
-def jagged(step: Step) -> KeyedJaggedTensor:
+def jagged(step: Step, *, is_weighted: bool) -> KeyedJaggedTensor:
     bags = [bag for feature in FEATURES for bag in step.bags[feature]]
+    weights = [bag for feature in FEATURES for bag in step.weights[feature]]
     return KeyedJaggedTensor(
         keys=list(FEATURES),
         values=torch.tensor([row for bag in bags for row in bag], dtype=torch.int64),
         lengths=torch.tensor([len(bag) for bag in bags], dtype=torch.int32),
+        weights=torch.tensor([weight for bag in weights for weight in bag])
+        if is_weighted
+        else None,
     )
 
 
 class Lookup(nn.Module):
     """The tables, and one number of a dense part, without which there is no dense optimizer."""
 
-    def __init__(self, tables: dict[str, TableConfig]) -> None:
+    def __init__(self, tables: dict[str, TableConfig], *, is_weighted: bool) -> None:
         super().__init__()
-        self.tables = build_tables(tables, keys=list(FEATURES), table_of_feature=FEATURES)
+        self.tables = build_tables(
+            tables, keys=list(FEATURES), table_of_feature=FEATURES, is_weighted=is_weighted
+        )
         self.one = nn.Parameter(torch.ones(()))
 
     def forward(self, ids: KeyedJaggedTensor) -> Tensor:
         return pooled_in_order(self.tables(ids), list(FEATURES)) * self.one
 
 
-def train_lookup(sharding: str, pooling: str) -> dict[str, Any]:
+def train_lookup(sharding: str, pooling: str, is_weighted: bool) -> dict[str, Any]:
     """On every rank: what each step looked up, and this rank's pieces of the tables at the end."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     tables = make_tables(sharding, pooling=pooling)
-    model = Lookup(tables)
+    model = Lookup(tables, is_weighted=is_weighted)
     sharded = shard_on_cpu(model, tables=tables, learning_rate=LEARNING_RATE, eps=EPS)
     weights = {key: item for key, item in sharded.state_dict().items() if key.endswith(".weight")}
     initialise_tables(weights, seed=5, std=0.3)
@@ -106,9 +127,9 @@ def train_lookup(sharding: str, pooling: str) -> dict[str, Any]:
     )
     looked_up = []
     for index in range(NUM_STEPS):
-        step = make_step(rank=rank, step=index)
+        step = make_step(rank=rank, step=index, is_weighted=is_weighted)
         optimizer.zero_grad()
-        pooled_BE = sharded(jagged(step))
+        pooled_BE = sharded(jagged(step, is_weighted=is_weighted))
         # both DDP and TorchRec divide gradients by the world size
         (pooled_BE * step.gradient_BE).sum().mul(world_size).backward()
         optimizer.step()
@@ -136,7 +157,7 @@ def train_lookups(cases: list[Case]) -> dict[Case, dict[str, Any]]:
 @functools.cache
 def results_of(world_size: int) -> list[dict[Case, dict[str, Any]]]:
     """By rank and case."""
-    cases = list(itertools.product(SHARDINGS, POOLINGS))
+    cases = [(sharding, *form) for sharding, form in itertools.product(SHARDINGS, FORMS)]
     return run_ranks(train_lookups, world_size=world_size, arguments={"cases": cases})
 
 
@@ -172,10 +193,11 @@ def naive_step(
         for feature in FEATURES:
             table = FEATURES[feature]
             dim = tables[table].shape[1]
-            for bag, gradient in zip(step.bags[feature], step.gradient_BE, strict=True):
+            bags = zip(step.bags[feature], step.weights[feature], step.gradient_BE, strict=True)
+            for bag, weights, gradient in bags:
                 part = gradient[column : column + dim].double().numpy()
-                for row in bag:
-                    share = part / len(bag) if pooling == "mean" else part
+                for row, weight in zip(bag, weights, strict=True):
+                    share = weight * part / (len(bag) if pooling == "mean" else 1)
                     gradients[table, row] = gradients.get((table, row), 0) + share
             column += dim
     for (table, row), gradient in gradients.items():
@@ -188,7 +210,7 @@ def naive_step(
 
 
 def torch_lookup(tables: dict[str, np.ndarray], step: Step, *, pooling: str) -> Tensor:
-    """`torch.nn.EmbeddingBag` for each feature, side by side."""
+    """`torch.nn.EmbeddingBag` for each feature, side by side; it knows weights only with a sum."""
     parts = []
     for feature in FEATURES:
         bags = step.bags[feature]
@@ -196,18 +218,25 @@ def torch_lookup(tables: dict[str, np.ndarray], step: Step, *, pooling: str) -> 
         weight = torch.from_numpy(tables[FEATURES[feature]]).float()
         embedding = nn.EmbeddingBag.from_pretrained(weight, mode=pooling)
         ids = torch.tensor([row for bag in bags for row in bag], dtype=torch.int64)
-        parts.append(embedding(ids, torch.from_numpy(offsets)))
+        weights = torch.tensor([item for bag in step.weights[feature] for item in bag])
+        parts.append(
+            embedding(
+                ids,
+                torch.from_numpy(offsets),
+                per_sample_weights=weights if pooling == "sum" else None,
+            )
+        )
     return torch.cat(parts, dim=1)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize(("pooling", "is_weighted"), FORMS)
 @pytest.mark.parametrize("sharding", SHARDINGS)
 def test_lookup_and_update_are_those_of_plain_tables(
-    sharding: str, pooling: str, world_size: int
+    sharding: str, pooling: str, is_weighted: bool, world_size: int
 ) -> None:
     """At every step, on every rank; and every row of every table at the end."""
-    results = [by_case[sharding, pooling] for by_case in results_of(world_size)]
+    results = [by_case[sharding, pooling, is_weighted] for by_case in results_of(world_size)]
     tables = {name: table.astype(np.float64) for name, table in initial_tables(pooling).items()}
     momenta = {name: np.zeros(table.shape) for name, table in tables.items()}
     cuts = {
@@ -217,7 +246,9 @@ def test_lookup_and_update_are_those_of_plain_tables(
         for name in tables
     }
     for index in range(NUM_STEPS):
-        steps = [make_step(rank=rank, step=index) for rank in range(world_size)]
+        steps = [
+            make_step(rank=rank, step=index, is_weighted=is_weighted) for rank in range(world_size)
+        ]
         for result, step in zip(results, steps, strict=True):
             expected = torch_lookup(tables, step, pooling=pooling)
             torch.testing.assert_close(result["looked_up"][index], expected, rtol=1e-4, atol=1e-5)
@@ -237,12 +268,12 @@ def test_untouched_rows_keep_their_values_bit_by_bit() -> None:
     used = {
         row
         for index in range(NUM_STEPS)
-        for bag in make_step(rank=0, step=index).bags["user"]
+        for bag in make_step(rank=0, step=index, is_weighted=False).bags["user"]
         for row in bag
     }
     others = [row for row in range(1003) if row not in used]
     for sharding in ("table_wise", "data_parallel"):
         [by_case] = results_of(1)
-        result = by_case[sharding, "sum"]
+        result = by_case[sharding, "sum", False]
         [(_, weight)] = result["pieces"]["user"]
         np.testing.assert_array_equal(weight[others], initial_tables("sum")["user"][others])

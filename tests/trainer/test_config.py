@@ -82,7 +82,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(key: str, nearest: str)
 @pytest.mark.parametrize(
     ("key", "known"),
     [
-        ("zzz", "data, embeddings, model, optimizer, checkpoint, run"),
+        ("zzz", "data, embeddings, model, optimizer, checkpoint, prepare, run"),
         ("data.features.age.zzz", "kind, column, log, clip, mean, std, fill"),
         ("embeddings.tables.user.zzz", "num_rows, dim, pooling, sharding"),
     ],
@@ -153,6 +153,108 @@ def test_a_table_without_a_feature_is_refused() -> None:
     """It would take memory and learn nothing."""
     tree = tree_with("embeddings.tables.spare", {"num_rows": 10, "dim": 4})
     assert "embeddings.tables.spare: no feature uses this table" in refusal(tree)
+
+
+@pytest.mark.parametrize(
+    ("feature", "message"),
+    [
+        ({"kind": "id", "dropout": 0.1}, "x.dropout: needs encoding: vocabulary, found hash"),
+        (
+            {"kind": "id_list", "min_count": 2},
+            "x.min_count: needs encoding: vocabulary, found hash",
+        ),
+        (
+            {"kind": "id", "encoding": "direct", "vocabulary": "v.parquet"},
+            "x.vocabulary: needs encoding: vocabulary, found direct",
+        ),
+        (
+            {"kind": "id", "encoding": "vocabulary", "vocabulary_digest": "0"},
+            "x.vocabulary_digest: of which vocabulary?",
+        ),
+        ({"kind": "id", "boundaries": [1]}, "x.boundaries: needs encoding: quantiles, found hash"),
+        (
+            {"kind": "id", "encoding": "quantiles", "boundaries": [1, 3, 3]},
+            "x.boundaries: expected rising numbers",
+        ),
+        (
+            {"kind": "id", "encoding": "quantiles", "boundaries": list(range(99))},
+            "x.boundaries: expected at most 98, because the table x has 100 rows, found 99",
+        ),
+        ({"kind": "id", "encoding": "quantiles", "fill": "a"}, "x.fill: expected a number"),
+        ({"kind": "id", "encoding": "direct", "fill": 1.5}, "x.fill: expected an integer"),
+        ({"kind": "id", "dropout": 1.0}, "x.dropout: Input should be less than 1, found 1.0"),
+        ({"kind": "dense", "clip": [3, 3]}, "x.clip: expected [low, high] with low < high"),
+        ({"kind": "dense", "clip": [3]}, "x.clip.1: is missing"),
+        ({"kind": "dense", "log": True, "fill": -1}, "x.fill: -1 has no logarithm (log: true)"),
+        ({"kind": "dense", "mean": "fitt"}, "(or the word fit), found 'fitt'"),
+        ({"kind": "dense", "std": 0}, "x.std: Input should be greater than 0 (or the word fit)"),
+        ({"kind": "dense_vector"}, "x.length: is missing"),
+        ({"kind": "dense_vector", "lenght": 3}, "x.lenght: unknown key; did you mean length?"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_refused(feature: dict[str, Any], message: str) -> None:
+    """In one line, with the feature's key and what is expected."""
+    tree = tree_with("data.features.x", feature)
+    if feature["kind"].startswith("id"):
+        tree["embeddings"]["tables"]["x"] = {"num_rows": 100, "dim": 4}
+    if "lenght" in feature:
+        feature["length"] = 3
+    found = refusal(tree)
+    assert found.startswith("recipe.yaml: data.features.x.")
+    assert message in found
+
+
+VOCABULARY = {"kind": "id", "encoding": "vocabulary", "table": "item"}
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (
+            {"item": VOCABULARY},
+            "item.encoding: vocabulary, and data.features.history has hash in the same table item",
+        ),
+        (
+            {
+                "item": {**VOCABULARY, "vocabulary": "a.parquet"},
+                "history": {**VOCABULARY, "vocabulary": "b.parquet"},
+            },
+            "item.vocabulary: a.parquet, and data.features.history has b.parquet in the same table",
+        ),
+    ],
+)
+def test_a_row_is_not_two_ids(features: dict[str, Any], message: str) -> None:
+    """Features that share a table share its vocabulary, if one of them has one."""
+    tree = toy_recipe("log")
+    tree["data"]["features"] |= features
+    assert f"recipe.yaml: data.features.{message}" in refusal(tree)
+    tree["data"]["features"] |= {"item": VOCABULARY, "history": VOCABULARY}
+    build_recipe(tree, overrides=[], source="recipe.yaml")
+
+
+def test_a_vocabulary_needs_rows_beside_those_for_missing_and_rare_ids() -> None:
+    """Two rows know no id."""
+    tree = tree_with("data.features.country", {"kind": "id", "encoding": "vocabulary"})
+    tree["embeddings"]["tables"]["country"]["num_rows"] = 2
+    assert "embeddings.tables.country.num_rows: expected 3 or more" in refusal(tree)
+
+
+@pytest.mark.parametrize("key", ["weights", "weights_sum_to_one"])
+def test_weighted_lists_and_a_table_that_pools_by_mean_are_refused(key: str) -> None:
+    """What TorchRec makes of the two depends on the sharding; the remedy does not."""
+    history = {"kind": "id_list", "table": "item", key: "w" if key == "weights" else True}
+    tree = tree_with("data.features.history", history)
+    message = refusal(tree)
+    assert message.startswith("recipe.yaml: embeddings.tables.tags.pooling: mean is not possible")
+    assert message.endswith("use sum, and weights_sum_to_one: true for its id lists")
+    tree["embeddings"]["tables"]["tags"]["pooling"] = "sum"
+    assert build_recipe(tree, overrides=[], source="recipe.yaml").data.has_id_weights
+
+
+def test_a_vector_counts_by_its_length() -> None:
+    """Dense inputs of the model: age, price, and the vector's numbers."""
+    tree = tree_with("data.features.look", {"kind": "dense_vector", "length": 5})
+    assert build_recipe(tree, overrides=[], source="recipe.yaml").data.num_dense_inputs == 7
 
 
 @pytest.mark.parametrize("text", ["a: [1, 2", "a: b: c", "\tx: 1", "{"])
