@@ -23,7 +23,6 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError, model_valid
 
 from data_loaders.config import DataConfig, IdFeature, IdListFeature, Section
 from data_loaders.errors import InputError, did_you_mean
-from data_loaders.fitting import fitted
 from data_loaders.prepare_config import PrepareConfig
 from data_loaders.storage import locate
 from embeddings.config import EmbeddingsConfig
@@ -200,6 +199,8 @@ class Recipe(Section):
         Raises:
             InputError: the data set does not know it.
         """
+        from data_loaders.fitting import fitted  # brings pandas, which takes a third of a second
+
         data = fitted(self.data, num_rows=self.num_rows_of_feature())
         return self.model_copy(update={"data": data})
 
