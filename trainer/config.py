@@ -19,14 +19,14 @@ from importlib import resources
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from data_loaders.config import DataConfig, IdFeature, IdListFeature, Section
 from data_loaders.errors import InputError, did_you_mean
-from data_loaders.fitting import fitted
 from data_loaders.prepare_config import PrepareConfig
 from data_loaders.storage import locate
 from embeddings.config import EmbeddingsConfig
+from trainer.recipe_errors import first_complaint
 
 
 class RecipeError(InputError):
@@ -185,6 +185,8 @@ class Recipe(Section):
         Raises:
             InputError: the data set does not know it.
         """
+        from data_loaders.fitting import fitted  # brings pandas, which takes a third of a second
+
         data = fitted(self.data, num_rows=self.num_rows_of_feature())
         return self.model_copy(update={"data": data})
 
@@ -248,7 +250,7 @@ def build_recipe(tree: Mapping[str, Any], *, overrides: Sequence[str], source: s
     try:
         return Recipe.model_validate(changed)
     except ValidationError as error:
-        explained = _explain(error)
+        explained = first_complaint(error, root=Recipe)
         is_override = any(explained.startswith(key) for key in keys)
         raise RecipeError(f"{'command line' if is_override else source}: {explained}") from error
 
@@ -312,61 +314,3 @@ def _override(tree: dict[str, Any], text: str) -> str:
     except yaml.YAMLError as error:
         raise RecipeError(f"{text}: the value is not YAML; quote it") from error
     return key
-
-
-def _explain(error: ValidationError) -> str:
-    """Pydantic's first complaint in one line, with the nearest key for an unknown one."""
-    first = error.errors()[0]
-    # a discriminated union puts its kind into the path, data.features.x.dense.meen, and a choice of
-    # types the type, data.features.x.dense.mean.float
-    is_union = first["loc"][:2] in (("data", "features"), ("data", "tasks"))
-    path = [
-        str(part)
-        for index, part in enumerate(first["loc"])
-        if not is_union or index not in (3, 5) or isinstance(part, int)
-    ]
-    key = ".".join(path)
-    if first["type"] == "extra_forbidden":
-        known = _keys_beside(tuple(first["loc"]))
-        return f"{key}: unknown key; {did_you_mean(path[-1], known)}"
-    if first["type"] == "missing":
-        return f"{key}: is missing"
-    if first["type"].startswith("union_tag"):
-        features = "id, id_list, dense or dense_vector"
-        kinds = "binary or regression" if path[1] == "tasks" else features
-        return f"{key}: expected kind: {kinds}, found {first['input']!r:.60}"
-    if first["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        return f"{key}: expected a section with keys, found {first['input']!r:.60}"
-    if first["type"] == "too_short":
-        return f"{key}: is empty; expected at least one"
-    if first["type"] == "value_error":  # ours; that of the whole recipe says where
-        return f"{key}.{first['ctx']['error']}" if key else str(first["ctx"]["error"])
-    may_fit = any(item["loc"][-1:] == ("literal['fit']",) for item in error.errors()[1:2])
-    choice = " (or the word fit)" if may_fit else ""
-    return f"{key}: {first['msg']}{choice}, found {first['input']!r:.60}"
-
-
-def _keys_beside(loc: tuple[str | int, ...]) -> list[str]:
-    """The keys that a section knows, following the error's path through the config classes."""
-    known: Any = Recipe
-    from data_loaders import config as data  # the classes behind the words of `kind`
-    from embeddings.config import TableConfig
-
-    kinds = {
-        "id": data.IdFeature,
-        "id_list": data.IdListFeature,
-        "dense": data.DenseFeature,
-        "dense_vector": data.DenseVectorFeature,
-        "binary": data.BinaryTask,
-        "regression": data.RegressionTask,
-    }
-    for index, part in enumerate(loc[:-1]):
-        field = known.model_fields.get(str(part))
-        annotation = field.annotation if field else None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            known = annotation
-        elif loc[:2] == ("embeddings", "tables"):
-            known = TableConfig
-        elif index == 3 and loc[1] in ("features", "tasks"):
-            known = kinds[str(part)]
-    return list(known.model_fields)

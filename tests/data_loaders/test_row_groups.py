@@ -85,13 +85,17 @@ def test_files_that_are_not_parquet_by_name_are_passed_over(tmp_path: Path) -> N
 
 
 def test_every_column_of_the_recipe_is_read_once() -> None:
-    """Features, labels and sample spaces; a column used twice is read once."""
-    data = config(
-        None,
-        {"user": {"kind": "id"}, "again": {"kind": "id", "column": "user"}},
-        {"click": {"kind": "binary"}, "buy": {"kind": "binary", "where": "click", "column": "b"}},
-    )
-    assert read_columns(data) == ["user", "click", "b"]
+    """Features, weights, labels and sample spaces; a column used twice is read once."""
+    features = {
+        "user": {"kind": "id"},
+        "again": {"kind": "id", "column": "user"},
+        "seen": {"kind": "id_list", "weights": "minutes"},
+    }
+    tasks = {
+        "click": {"kind": "binary"},
+        "buy": {"kind": "binary", "where": "click", "column": "b"},
+    }
+    assert read_columns(config(None, features, tasks)) == ["user", "seen", "click", "b", "minutes"]
 
 
 INTEGERS, STRINGS = pa.array([1, 2, 3]), pa.array(["a", "b", "c"])
@@ -102,6 +106,11 @@ DIRECT = {"kind": "id", "encoding": "direct"}
 LIST = {"kind": "id_list"}
 DIRECT_LIST = {"kind": "id_list", "encoding": "direct"}
 DENSE = {"kind": "dense"}
+VOCABULARY = {"kind": "id", "encoding": "vocabulary"}
+VOCABULARY_LIST = {"kind": "id_list", "encoding": "vocabulary"}
+QUANTILES = {"kind": "id", "encoding": "quantiles"}
+VECTOR: dict[str, Any] = {"kind": "dense_vector", "length": 2}
+VECTORS = pa.array([[0.5, 1.5], None, [2.5, 3.5]])
 
 
 @pytest.mark.parametrize(
@@ -121,6 +130,14 @@ DENSE = {"kind": "dense"}
         (DENSE, FLOATS.cast(pa.float16())),
         (DENSE, BOOLS),
         (DENSE, INTEGERS.cast(pa.decimal128(21, 2))),
+        (VOCABULARY, INTEGERS),
+        (VOCABULARY, STRINGS.dictionary_encode()),
+        (VOCABULARY_LIST, STRING_LISTS),
+        (QUANTILES, INTEGERS),
+        (QUANTILES, FLOATS),
+        (VECTOR, VECTORS),
+        (VECTOR, VECTORS.cast(pa.large_list(pa.float16()))),
+        (VECTOR, VECTORS.cast(pa.list_(pa.float32(), 2))),
     ],
     ids=lambda item: str(item.type) if isinstance(item, pa.Array) else None,
 )
@@ -146,6 +163,16 @@ def test_a_column_of_a_fitting_type_is_accepted(
         (DENSE, STRINGS, "a number or a bool", "string"),
         (DENSE, INTEGER_LISTS, "a number or a bool", "list<element: int64>"),
         (DENSE, INTEGERS.cast(pa.timestamp("us")), "a number or a bool", "timestamp[us]"),
+        (VOCABULARY, FLOATS, "an integer or a string", "double"),
+        (QUANTILES, STRINGS, "a number or a bool", "string"),
+        (VECTOR, FLOATS, "a list of 2 numbers", "double"),
+        (VECTOR, STRING_LISTS, "a list of 2 numbers", "list<element: string>"),
+        (
+            VECTOR | {"length": 3},
+            VECTORS.cast(pa.list_(pa.float32(), 2)),
+            "a list of 3 numbers",
+            "fixed_size_list<element: float>[2]",
+        ),
     ],
     ids=lambda item: str(item.type) if isinstance(item, pa.Array) else None,
 )
@@ -158,6 +185,21 @@ def test_a_column_of_another_type_is_refused(
     assert message.startswith(f"{file}: column x (feature f): expected ")
     assert expected in message
     assert f"found {found};" in message
+
+
+@pytest.mark.parametrize("weights", [FLOATS, STRING_LISTS])
+def test_weights_that_are_no_lists_of_numbers_are_refused(
+    tmp_path: Path, weights: pa.Array
+) -> None:
+    """Naming their column and the feature; lists of any numbers are fine."""
+    feature = LIST | {"weights": "w"}
+    file = write(tmp_path, x=STRING_LISTS, w=weights)
+    message = refusal(config(tmp_path, {"x": feature}))
+    assert message.startswith(
+        f"{file}: column w (weights of feature x): expected a list of numbers"
+    )
+    write(tmp_path, x=STRING_LISTS, w=INTEGER_LISTS)
+    assert list_row_groups(config(tmp_path, {"x": feature}), split="train").num_examples == 3
 
 
 @pytest.mark.parametrize("kind", ["binary", "regression"])

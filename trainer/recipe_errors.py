@@ -1,0 +1,80 @@
+"""What is wrong with a recipe, in one line: pydantic's complaints in the words of a recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from data_loaders.config import (
+    BinaryTask,
+    DenseFeature,
+    DenseVectorFeature,
+    IdFeature,
+    IdListFeature,
+    RegressionTask,
+)
+from data_loaders.errors import did_you_mean
+from embeddings.config import TableConfig
+
+# the classes behind the words of `kind`
+KINDS: dict[str, type[BaseModel]] = {
+    "id": IdFeature,
+    "id_list": IdListFeature,
+    "dense": DenseFeature,
+    "dense_vector": DenseVectorFeature,
+    "binary": BinaryTask,
+    "regression": RegressionTask,
+}
+
+
+def first_complaint(error: ValidationError, *, root: type[BaseModel]) -> str:
+    """Pydantic's first complaint in one line, with the nearest key for an unknown one.
+
+    Args:
+        error: of a recipe.
+        root: the class of a recipe.
+    """
+    first = error.errors()[0]
+    # a discriminated union puts its kind into the path, data.features.x.dense.meen, and a choice of
+    # types the type, data.features.x.dense.mean.float
+    is_union = first["loc"][:2] in (("data", "features"), ("data", "tasks"))
+    path = [
+        str(part)
+        for index, part in enumerate(first["loc"])
+        if not is_union or index not in (3, 5) or isinstance(part, int)
+    ]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = _keys_beside(tuple(first["loc"]), root=root)
+        return f"{key}: unknown key; {did_you_mean(path[-1], known)}"
+    if first["type"] == "missing":
+        return f"{key}: is missing"
+    if first["type"].startswith("union_tag"):
+        features = "id, id_list, dense or dense_vector"
+        kinds = "binary or regression" if path[1] == "tasks" else features
+        return f"{key}: expected kind: {kinds}, found {first['input']!r:.60}"
+    if first["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{key}: expected a section with keys, found {first['input']!r:.60}"
+    if first["type"] == "too_short":
+        return f"{key}: is empty; expected at least one"
+    if first["type"] == "value_error":  # ours; that of the whole recipe says where
+        return f"{key}.{first['ctx']['error']}" if key else str(first["ctx"]["error"])
+    may_fit = any(item["loc"][-1:] == ("literal['fit']",) for item in error.errors()[1:2])
+    choice = " (or the word fit)" if may_fit else ""
+    return f"{key}: {first['msg']}{choice}, found {first['input']!r:.60}"
+
+
+def _keys_beside(loc: tuple[str | int, ...], *, root: type[BaseModel]) -> list[str]:
+    """The keys that a section knows, following the error's path through the config classes."""
+    known: Any = root
+    for index, part in enumerate(loc[:-1]):
+        field = known.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            known = annotation
+        elif loc[:2] == ("embeddings", "tables"):
+            known = TableConfig
+        elif index == 3 and loc[1] in ("features", "tasks"):
+            known = KINDS[str(part)]
+    return list(known.model_fields)
