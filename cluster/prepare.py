@@ -37,16 +37,16 @@ def prepare(
         LaunchError: the cluster failed more often than Ray puts up with.
     """
     try:
-        with connected(address, environment=ENVIRONMENT):
-            return prepare_log(
-                recipe.data,
-                prepare=recipe.prepare,
-                num_rows=recipe.num_rows_of_feature(),
-                name=recipe.run.name,
-                sources=sources,
-                out=out,
-                on_progress=on_progress,
-            )
+        return prepare_log(
+            recipe.data,
+            prepare=recipe.prepare,
+            num_rows=recipe.num_rows_of_feature(),
+            name=recipe.run.name,
+            sources=sources,
+            out=out,
+            cluster=connected(address, environment=ENVIRONMENT),
+            on_progress=on_progress,
+        )
     except (NodeDiedError, OutOfMemoryError, WorkerCrashedError) as error:
         raise LaunchError(
             f"the Ray cluster failed: {first_line(error)}; run the same command again"

@@ -20,12 +20,12 @@ import math
 import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
-from pydantic import ValidationError
 from ray.data import DataContext
 
 from data_loaders.cleaning import DUPLICATE
@@ -34,8 +34,6 @@ from data_loaders.dataset import (
     SPLITS,
     DatasetInfo,
     SplitInfo,
-    begin_dataset,
-    refuse_existing,
     write_dataset_info,
 )
 from data_loaders.errors import InputError, SchemaError, did_you_mean
@@ -57,12 +55,11 @@ from data_loaders.staging import (
 )
 from data_loaders.statistics import Fitter, fitted_columns
 from data_loaders.storage import Location, locate
+from data_loaders.unfinished import begin_anew, refuse_all_but_unfinished
 
 BLOCK_BYTES = 8 * 2**20
 # Keys of a row take 32 bytes, rows of a log seldom less.
 RANGE_BYTES = 512 * 2**20
-BEGUN = "being written by polytower prepare"
-OWN_NAMES = (*SPLITS, "rejected", "vocabularies", "_staging", "dataset.json")
 
 # told the phase, how much of it is done, and how much there is to do
 OnProgress = Callable[[str, int, int], None]
@@ -76,10 +73,11 @@ def prepare_log(
     name: str,
     sources: Sequence[str],
     out: str,
+    cluster: AbstractContextManager[None],
     block_bytes: int = BLOCK_BYTES,
     on_progress: OnProgress | None = None,
 ) -> DatasetInfo:
-    """Cleans, splits and describes a raw log on the Ray cluster that this process has joined.
+    """Cleans, splits and describes a raw log on a Ray cluster.
 
     The same files and recipe give the same bytes, whatever the cluster. What an interrupted call
     left behind is begun anew.
@@ -91,6 +89,7 @@ def prepare_log(
         name: of the data set.
         sources: paths, URIs or globs of CSV, JSON lines and Parquet files, in any mixture.
         out: URI of a folder that is empty or does not exist yet; every node must reach it.
+        cluster: joins a Ray cluster, once what is asked for has been checked.
         block_bytes: of text, read at once.
         on_progress: told how far it is, in this thread.
 
@@ -102,12 +101,12 @@ def prepare_log(
         StorageError: a file cannot be read, or `out` holds something else.
     """
     root = locate(out)
-    _refuse_all_but_interrupted(root)
+    refuse_all_but_unfinished(root)
     columns = raw_columns(data, prepare=prepare, num_rows=num_rows)
     files = list_files(sources)
     parts = list_parts(files)
     _check_columns(columns, parts)
-    _begin(root, name=name)
+    begin_anew(root, name=name)
     job = Job(
         columns=tuple(columns),
         prepare=prepare,
@@ -117,6 +116,23 @@ def prepare_log(
         block_bytes=block_bytes,
     )
     steps = _Steps(job, on_progress=on_progress or (lambda *_: None))
+    with cluster:
+        info = _run_steps(steps, parts, data=data, prepare=prepare, root=root, name=name)
+    root.child("_staging").delete()
+    write_dataset_info(root, info)
+    return info
+
+
+def _run_steps(
+    steps: _Steps,
+    parts: Sequence[Part],
+    *,
+    data: DataConfig,
+    prepare: PrepareConfig,
+    root: Location,
+    name: str,
+) -> DatasetInfo:
+    """Everything but `dataset.json`, and what that shall say."""
     clean_parts = steps.clean(parts)
     rejected = sum((Counter(part.rejected) for part in clean_parts), Counter[str]())
     num_clean = sum(part.num_rows for part in clean_parts)
@@ -134,9 +150,10 @@ def prepare_log(
     )
     fitter = steps.write(plans, fitter=Fitter(fitted_columns(data)))
     num_rows_S = np.sum([part.num_rows_GS.sum(axis=0) for part in split_parts], axis=0)
-    info = DatasetInfo(
+    num_files = len({part.uri for part in parts})
+    return DatasetInfo(
         name=name,
-        description=f"{num_rows_S.sum():,} rows of {len(files):,} raw files",
+        description=f"{num_rows_S.sum():,} rows of {num_files:,} raw files",
         splits={
             split: SplitInfo(examples=examples)
             for split, examples in zip(SPLITS, num_rows_S.tolist(), strict=True)
@@ -145,9 +162,6 @@ def prepare_log(
         columns=fitter.write(root),
         rejected=dict(sorted((+rejected).items(), key=lambda item: (-item[1], item[0]))),
     )
-    root.child("_staging").delete()
-    write_dataset_info(root, info)
-    return info
 
 
 class _Steps:
@@ -242,38 +256,6 @@ class _Task:
 
 def _message(*, done: int = 0, result: bytes | None = None) -> pa.Table:
     return pa.table({"done": [done], "result": pa.array([result], pa.large_binary())})
-
-
-def _refuse_all_but_interrupted(root: Location) -> None:
-    """An empty folder is what is wanted; so is what an interrupted call left, and nothing else."""
-    if not _was_interrupted(root):
-        refuse_existing(root)
-    for child in root.children():
-        if child.name not in OWN_NAMES:
-            raise InputError(
-                f"{child.uri}: lies in a data set that is incomplete, and is no part of it; "
-                "give another --out, or delete it first"
-            )
-
-
-def _begin(root: Location, *, name: str) -> None:
-    """Marks the data set as one that is being written, after deleting what is left of another."""
-    for child in root.children():
-        if child.name != "dataset.json":
-            child.delete()
-    root.child("dataset.json").delete()  # last: without it the rest could not be told from data
-    begin_dataset(root, name=name, description=BEGUN)
-
-
-def _was_interrupted(root: Location) -> bool:
-    location = root.child("dataset.json")
-    if not location.exists():
-        return False
-    try:
-        info = DatasetInfo.model_validate_json(location.read_text())
-    except ValidationError:
-        return False
-    return not info.splits and info.description == BEGUN
 
 
 def _check_columns(columns: Sequence[RawColumn], parts: Sequence[Part]) -> None:

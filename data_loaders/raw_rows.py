@@ -22,8 +22,8 @@ from data_loaders.raw_columns import RawColumn
 from data_loaders.raw_files import Part
 from data_loaders.storage import Location, first_line, locate
 
-# Rows of a block of Parquet, and of what is written on the way.
-BLOCK_ROWS = 65_536
+# Rows of a block of Parquet, and of what is written on the way: a row may hold long lists.
+BLOCK_ROWS = 16_384
 
 
 @dataclass(frozen=True)

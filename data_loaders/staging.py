@@ -15,6 +15,7 @@ Shape legend: R rows, K the two halves of a key, G row groups, S splits.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -231,13 +232,16 @@ def write_file(plan: FilePlan, *, job: Job) -> Iterator[int | tuple[Split, Fitte
     with RowGroupWriter(
         locate(plan.target), schema=job.schema, rows_per_row_group=plan.rows_per_row_group
     ) as writer:
-        for piece in plan.pieces:
-            with open_parquet(job.staged(splits_file(piece.part))) as splits:
-                is_ours = pc.equal(splits.read_row_group(piece.group)["split"], code)
-            with open_parquet(job.staged(clean_file(piece.part))) as clean_rows:
-                table = clean_rows.read_row_group(piece.group, columns=job.schema.names)
-            table = table.filter(is_ours).slice(piece.skip, piece.take)
-            fitter.add(table)
-            writer.write(table)
-            yield table.num_rows
+        for part, pieces in itertools.groupby(plan.pieces, key=lambda piece: piece.part):
+            with (
+                open_parquet(job.staged(splits_file(part))) as splits,
+                open_parquet(job.staged(clean_file(part))) as clean_rows,
+            ):
+                for piece in pieces:
+                    is_ours = pc.equal(splits.read_row_group(piece.group)["split"], code)
+                    table = clean_rows.read_row_group(piece.group, columns=job.schema.names)
+                    table = table.filter(is_ours).slice(piece.skip, piece.take)
+                    fitter.add(table)
+                    writer.write(table)
+                    yield table.num_rows
     yield plan.split, fitter

@@ -66,6 +66,7 @@ def prepared(
         name="toy",
         sources=[str(source) for source in sources],
         out=str(out),
+        cluster=contextlib.nullcontext(),
         block_bytes=block_bytes,
     )
 
