@@ -21,6 +21,7 @@ from data_loaders.batch import InteractionBatch, id_feature_names
 from data_loaders.config import DataConfig, IdFeature
 from data_loaders.memory import uninitialised, zeros
 from data_loaders.placement import (
+    PART,
     assign_slots,
     place_ids,
     place_lengths,
@@ -102,18 +103,15 @@ def collate(
     """
     S, B = len(padded_sizes), max(padded_sizes)
     num_given_S = np.zeros(S, np.int64)
-    slots = [
-        assign_slots(part.is_given_R, part.first_place, part.rows_per_step, num_given_S)
-        for part in parts
-    ]
+    sources = _Sources.of(parts, num_lists=layout.num_lists)
+    where = assign_slots(sources.is_given_R, sources.parts, num_given_S)
     dense_SBD = zeros((S, B, layout.num_dense), np.float32)
     labels_SBT = uninitialised((S, B, layout.num_tasks), np.float32)
     labels_SBT.fill(np.nan)
-    for part, (step_R, slot_R) in zip(parts, slots, strict=True):
-        place_numbers(part.rows.dense_DR, part.first, step_R, slot_R, dense_SBD)
-        place_numbers(part.rows.labels_TR, part.first, step_R, slot_R, labels_SBT)
+    place_numbers(sources.addresses_KP[1], sources.parts, *where, dense_SBD)
+    place_numbers(sources.addresses_KP[2], sources.parts, *where, labels_SBT)
     given_SB = np.arange(B) < num_given_S[:, None]
-    ids = _Ids.place(parts, slots, layout=layout, given_SB=given_SB)
+    ids = _Ids.place(sources, where, layout=layout, given_SB=given_SB)
     weights, dense, labels = (
         torch.from_numpy(array) for array in (given_SB.astype(np.float32), dense_SBD, labels_SBT)
     )
@@ -129,6 +127,40 @@ def collate(
 
 
 @dataclass(frozen=True)
+class _Sources:
+    """The parts of a round, as compiled loops take them.
+
+    Attributes:
+        parts: of dtype `PART`, (P,).
+        addresses_KP: uint64, `EncodedRows.addresses` of each part's window.
+        is_given_R: bool, of the rows of all parts.
+    """
+
+    parts: np.ndarray
+    addresses_KP: np.ndarray
+    is_given_R: np.ndarray
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], *, num_lists: int) -> _Sources:
+        addresses_PK = [part.rows.addresses for part in parts] or np.zeros((0, 3 + 3 * num_lists))
+        fields = [
+            (part.first, len(part.is_given_R), len(part.rows), part.first_place, part.rows_per_step)
+            for part in parts
+        ]
+        return cls(
+            parts=np.array(fields, PART),
+            addresses_KP=np.array(addresses_PK, np.uint64).T.copy(),
+            is_given_R=np.concatenate([np.zeros(0, bool), *(part.is_given_R for part in parts)]),
+        )
+
+    @property
+    def lists(self) -> list[np.ndarray]:
+        """uint64 (3, P) of each list: addresses of offsets, values and weights."""
+        num_kinds, num_parts = self.addresses_KP.shape
+        return list(self.addresses_KP[3:].reshape((num_kinds - 3) // 3, 3, num_parts))
+
+
+@dataclass(frozen=True)
 class _Ids:
     """The ids of a round, step after step and feature-major in each."""
 
@@ -140,8 +172,8 @@ class _Ids:
     @classmethod
     def place(
         cls,
-        parts: Sequence[Part],
-        slots: list[tuple[np.ndarray, np.ndarray]],
+        sources: _Sources,
+        where: tuple[np.ndarray, np.ndarray],
         *,
         layout: Layout,
         given_SB: np.ndarray,
@@ -151,9 +183,8 @@ class _Ids:
         lengths_SFB[:, : layout.num_ids] = given_SB[:, None]
         lengths_SFB[:, layout.num_ids :] = 0
         lengths_LSB = np.moveaxis(lengths_SFB[:, layout.num_ids :], 1, 0)
-        for part, (step_R, slot_R) in zip(parts, slots, strict=True):
-            for ragged, lengths_SB in zip(part.rows.lists, lengths_LSB, strict=True):
-                place_lengths(ragged.offsets_R, part.first, step_R, slot_R, lengths_SB)
+        for (offsets_P, _, _), lengths_SB in zip(sources.lists, lengths_LSB, strict=True):
+            place_lengths(offsets_P, sources.parts, *where, lengths_SB)
         num_given_S = given_SB.sum(axis=1)
         num_listed_SL = lengths_SFB[:, layout.num_ids :].sum(axis=2, dtype=np.int64)
         ends_S = np.cumsum(layout.num_ids * num_given_S + num_listed_SL.sum(axis=1))
@@ -167,13 +198,16 @@ class _Ids:
             list_starts_SL[:, index, None] + np.cumsum(lengths, axis=1) - lengths
             for index, lengths in enumerate(lengths_LSB)
         ]
-        for part, (step_R, slot_R) in zip(parts, slots, strict=True):
-            place_ids(part.rows.ids_FR, part.first, step_R, slot_R, start_S, num_given_S, values)
-            for ragged, starts_SB in zip(part.rows.lists, starts_LSB, strict=True):
-                where = (ragged.offsets_R, part.first, step_R, slot_R, starts_SB)
-                place_lists(ragged.values_N, *where, values)
-                if weights is not None and ragged.weights_N is not None:
-                    place_lists(ragged.weights_N, *where, weights)
+        place_ids(
+            *(sources.addresses_KP[0], sources.parts, *where),
+            *(start_S, num_given_S, layout.num_ids, values),
+        )
+        for (offsets_P, values_P, weights_P), starts_SB in zip(
+            sources.lists, starts_LSB, strict=True
+        ):
+            place_lists(values_P, offsets_P, sources.parts, *where, starts_SB, values)
+            if weights is not None and weights_P.all():
+                place_lists(weights_P, offsets_P, sources.parts, *where, starts_SB, weights)
         return cls(
             values=torch.from_numpy(values),
             weights=None if weights is None else torch.from_numpy(weights),

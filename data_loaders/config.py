@@ -193,8 +193,8 @@ class DataConfig(Section):
     shuffle_rows: int = Field(
         2**19,
         ge=1,
-        description="rows of the log that are shuffled together; each stream holds its share of them, "
-        "and at least one row group, or 65,536 rows of a larger one",
+        description="rows of the log that are shuffled together; each stream holds its share of "
+        "them, and at least one row group, or 65,536 rows of a larger one",
     )
     on_error: Literal["fail", "skip"] = Field(
         "fail",

@@ -4,25 +4,39 @@ Compiled loops without Python's lock: each value is moved once, whatever the num
 several threads can work at once. The first call of a new installation compiles for a second or two;
 later processes load what was compiled.
 
-R rows come from `first` on in the columns of a window; `step_R` and `slot_R`, from `assign_slots`,
-say where each of them goes.
+A round of batches is filled from the windows of all streams at once: `addresses_P` is where a
+column of each window lies in memory, `step_R` and `slot_R`, from `assign_slots`, are where each row
+goes.
 
-Shape legend: R rows, C columns, N ids of a list feature, S steps of a round, B examples on this
-rank.
+Shape legend: P parts of windows, R rows of all parts, C columns, N ids of a list feature, S steps
+of a round, B examples on this rank.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import carray, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from data_loaders.memory import uninitialised
 from data_loaders.rows import EncodedRows, Ragged
 
 # Rows that turn from columns into rows together: both sides of so many stay in the cache.
 BLOCK_ROWS = 32
+
+# Rows of a window that lie in one round: from row `first` of `window_rows` on, `num_rows` of them,
+# the first at `first_place` of its stream, counted from the round's first row; each step takes
+# `rows_per_step` of the stream.
+PART = np.dtype(
+    [
+        (name, np.int64)
+        for name in ("first", "num_rows", "window_rows", "first_place", "rows_per_step")
+    ]
+)
 
 
 def in_order(parts: Sequence[tuple[EncodedRows, np.ndarray]], *, num_rows: int) -> EncodedRows:
@@ -98,56 +112,84 @@ def _scatter_lists(
             target += 1
 
 
-@njit(cache=True, nogil=True)
+def _pointer_of(_typing: Any, _address: Any) -> Any:
+    """An address, as a pointer: numba takes no lists of arrays without copying them."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.uint64), generate
+
+
+_pointer: Any = intrinsic(_pointer_of)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def assign_slots(
-    is_given_R: np.ndarray, first_place: int, rows_per_step: int, next_slot_S: np.ndarray
+    is_given_R: np.ndarray, parts: np.ndarray, next_slot_S: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The step and the slot in that step's batch of consecutive rows of a stream.
+    """The step and the slot in that step's batch of each row.
 
     Args:
         is_given_R: bool, False for a row that was skipped.
-        first_place: of the rows in the stream, counted from the first row of step 0.
-        rows_per_step: that a step takes of the stream.
+        parts: of dtype `PART`, stream by stream, in the order of the rows in each.
         next_slot_S: int64, the next free slot of each step; moved on.
 
     Returns:
-        int64 (R,) steps, -1 for a row that was skipped, and int64 (R,) slots.
+        int32 (R,) steps, -1 for a row that was skipped, and int32 (R,) slots.
     """
-    num_rows = len(is_given_R)
-    step_R, slot_R = np.empty(num_rows, np.int64), np.zeros(num_rows, np.int64)
-    for r in range(num_rows):
-        step_R[r] = -1
-        if is_given_R[r]:
-            step = (first_place + r) // rows_per_step
-            step_R[r], slot_R[r] = step, next_slot_S[step]
-            next_slot_S[step] += 1
+    step_R = np.empty(len(is_given_R), np.int32)
+    slot_R = np.empty(len(is_given_R), np.int32)
+    r = 0
+    for part in parts:
+        step = part.first_place // part.rows_per_step
+        left = (step + 1) * part.rows_per_step - part.first_place
+        for _ in range(part.num_rows):
+            if left == 0:
+                step, left = step + 1, part.rows_per_step
+            left -= 1
+            if is_given_R[r]:
+                step_R[r], slot_R[r] = step, next_slot_S[step]
+                next_slot_S[step] += 1
+            else:
+                step_R[r], slot_R[r] = -1, 0
+            r += 1
     return step_R, slot_R
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def place_numbers(
-    values_CR: np.ndarray,
-    first: int,
+    addresses_P: np.ndarray,
+    parts: np.ndarray,
     step_R: np.ndarray,
     slot_R: np.ndarray,
     target_SBC: np.ndarray,
 ) -> None:
     """Dense features or labels into batches, row by row."""
-    for begin in range(0, len(step_R), BLOCK_ROWS):
-        for c in range(values_CR.shape[0]):
-            for r in range(begin, min(begin + BLOCK_ROWS, len(step_R))):
-                if step_R[r] >= 0:
-                    target_SBC[step_R[r], slot_R[r], c] = values_CR[c, first + r]
+    num_columns = target_SBC.shape[2]
+    start = 0
+    for p in range(len(parts)):
+        part = parts[p]
+        values_CR = carray(_pointer(addresses_P[p]), (num_columns, part.window_rows), np.float32)
+        for begin in range(0, part.num_rows, BLOCK_ROWS):
+            stop = min(begin + BLOCK_ROWS, part.num_rows)
+            for c in range(num_columns):
+                for r in range(begin, stop):
+                    s = step_R[start + r]
+                    if s >= 0:
+                        target_SBC[s, slot_R[start + r], c] = values_CR[c, part.first + r]
+        start += part.num_rows
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def place_ids(
-    values_CR: np.ndarray,
-    first: int,
+    addresses_P: np.ndarray,
+    parts: np.ndarray,
     step_R: np.ndarray,
     slot_R: np.ndarray,
     start_S: np.ndarray,
     num_given_S: np.ndarray,
+    num_columns: int,
     target_N: np.ndarray,
 ) -> None:
     """Single ids into batches, feature by feature.
@@ -156,42 +198,64 @@ def place_ids(
         start_S: where the values of each step begin in the target.
         num_given_S: examples of each step.
     """
-    for c in range(values_CR.shape[0]):
-        for r in range(len(step_R)):
-            s = step_R[r]
-            if s >= 0:
-                target_N[start_S[s] + c * num_given_S[s] + slot_R[r]] = values_CR[c, first + r]
+    start = 0
+    for p in range(len(parts)):
+        part = parts[p]
+        values_CR = carray(_pointer(addresses_P[p]), (num_columns, part.window_rows), np.int64)
+        for c in range(num_columns):
+            for r in range(part.num_rows):
+                s = step_R[start + r]
+                if s >= 0:
+                    slot = start_S[s] + c * num_given_S[s] + slot_R[start + r]
+                    target_N[slot] = values_CR[c, part.first + r]
+        start += part.num_rows
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def place_lengths(
-    offsets_R: np.ndarray,
-    first: int,
+    addresses_P: np.ndarray,
+    parts: np.ndarray,
     step_R: np.ndarray,
     slot_R: np.ndarray,
     target_SB: np.ndarray,
 ) -> None:
-    """The lengths of lists into batches."""
-    for r in range(len(step_R)):
-        if step_R[r] >= 0:
-            length = offsets_R[first + r + 1] - offsets_R[first + r]
-            target_SB[step_R[r], slot_R[r]] = length
+    """The lengths of lists into batches, from the addresses of their offsets."""
+    start = 0
+    for p in range(len(parts)):
+        part = parts[p]
+        offsets_R = carray(_pointer(addresses_P[p]), (part.window_rows + 1,), np.int64)
+        for r in range(part.num_rows):
+            if step_R[start + r] >= 0:
+                length = offsets_R[part.first + r + 1] - offsets_R[part.first + r]
+                target_SB[step_R[start + r], slot_R[start + r]] = length
+        start += part.num_rows
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def place_lists(
-    values_N: np.ndarray,
-    offsets_R: np.ndarray,
-    first: int,
+    values_P: np.ndarray,
+    offsets_P: np.ndarray,
+    parts: np.ndarray,
     step_R: np.ndarray,
     slot_R: np.ndarray,
     start_SB: np.ndarray,
     target_N: np.ndarray,
 ) -> None:
-    """The ids of lists, or their weights, into batches; `start_SB` is where each list begins."""
-    for r in range(len(step_R)):
-        if step_R[r] >= 0:
-            target = start_SB[step_R[r], slot_R[r]]
-            for n in range(offsets_R[first + r], offsets_R[first + r + 1]):
-                target_N[target] = values_N[n]
-                target += 1
+    """The ids of lists, or their weights, into batches, from the addresses of both.
+
+    Args:
+        start_SB: where each list begins in the target.
+        target_N: of the values' dtype.
+    """
+    start = 0
+    for p in range(len(parts)):
+        part = parts[p]
+        offsets_R = carray(_pointer(offsets_P[p]), (part.window_rows + 1,), np.int64)
+        values_N = carray(_pointer(values_P[p]), (offsets_R[part.window_rows],), target_N.dtype)
+        for r in range(part.num_rows):
+            if step_R[start + r] >= 0:
+                target = start_SB[step_R[start + r], slot_R[start + r]]
+                for n in range(offsets_R[part.first + r], offsets_R[part.first + r + 1]):
+                    target_N[target] = values_N[n]
+                    target += 1
+        start += part.num_rows

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -62,6 +63,17 @@ class EncodedRows:
 
     def __len__(self) -> int:
         return int(self.labels_TR.shape[1])
+
+    @cached_property
+    def addresses(self) -> np.ndarray:
+        """uint64 (3 + 3 L,): where ids, dense and labels lie in memory, then offsets, values and
+        weights (0 if there are none) of each list; every array must be contiguous.
+        """
+        arrays: list[np.ndarray | None] = [self.ids_FR, self.dense_DR, self.labels_TR]
+        for ragged in self.lists:
+            arrays += [ragged.offsets_R, ragged.values_N, ragged.weights_N]
+        assert all(array is None or array.flags.c_contiguous for array in arrays)
+        return np.array([0 if item is None else item.ctypes.data for item in arrays], np.uint64)
 
     def take(self, rows: np.ndarray) -> EncodedRows:
         """Some rows, in that order."""
