@@ -31,7 +31,7 @@ class InteractionBatch(Pipelineable):
         labels_BT: float32, in the recipe's task order; NaN where not observed, and in padding.
         weights_B: float32; 1 for an example, 0 for padding.
         cursor: the position in the log behind this batch.
-        skipped: what `data.on_error: skip` left out since the batch before.
+        skipped: what `data.on_error: skip` left out of the windows of rows that begin here.
     """
 
     ids: KeyedJaggedTensor

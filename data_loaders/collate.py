@@ -29,7 +29,6 @@ from data_loaders.placement import (
     place_numbers,
 )
 from data_loaders.rows import EncodedRows
-from data_loaders.skipping import Skipped
 from data_loaders.streams import Cursor
 
 
@@ -90,7 +89,6 @@ def collate(
     layout: Layout,
     padded_sizes: Sequence[int],
     cursors: Sequence[Cursor],
-    skipped: tuple[Skipped, ...] = (),
 ) -> Iterator[InteractionBatch]:
     """Makes the batches of a round; in each, examples come first and padding behind.
 
@@ -99,7 +97,6 @@ def collate(
         layout: of the parts' columns.
         padded_sizes: B of each step's batch.
         cursors: the position behind each step.
-        skipped: what was left out of the log; the first batch tells it.
     """
     S, B = len(padded_sizes), max(padded_sizes)
     num_given_S = np.zeros(S, np.int64)
@@ -122,7 +119,6 @@ def collate(
             labels_BT=labels[step, :size],
             weights_B=weights[step, :size],
             cursor=cursor,
-            skipped=() if step else skipped,
         )
 
 

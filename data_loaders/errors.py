@@ -1,7 +1,12 @@
 """The errors that a person can put right."""
 
+from __future__ import annotations
+
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+import numpy as np
 
 
 class InputError(ValueError):
@@ -17,6 +22,37 @@ class SchemaError(InputError):
     """A log does not fit the recipe: a column is missing, of another type, or holds an impossible
     value.
     """
+
+
+class WrongRowsError(SchemaError):
+    """Some rows of a log hold an impossible value; the message tells of the first.
+
+    Attributes:
+        is_wrong_R: bool, all rows that do.
+    """
+
+    def __init__(self, message: str, *, is_wrong_R: np.ndarray) -> None:
+        super().__init__(message)
+        self.is_wrong_R = is_wrong_R
+
+
+@contextlib.contextmanager
+def wrong_rows_of(lengths_R: np.ndarray) -> Iterator[None]:
+    """Makes an error about values one about the rows that they lie in.
+
+    Args:
+        lengths_R: int or bool, how many values each row has.
+
+    Raises:
+        WrongRowsError: a value is wrong.
+    """
+    try:
+        yield
+    except WrongRowsError as error:
+        row_N = np.repeat(np.arange(len(lengths_R)), lengths_R)
+        is_wrong_R = np.zeros(len(lengths_R), bool)
+        is_wrong_R[row_N[error.is_wrong_R]] = True
+        raise WrongRowsError(str(error), is_wrong_R=is_wrong_R) from None
 
 
 class StorageError(InputError):

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from data_loaders.columns import numbers_of, valid_of
 from data_loaders.config import IdFeature, IdListFeature
-from data_loaders.errors import SchemaError
+from data_loaders.errors import SchemaError, WrongRowsError, wrong_rows_of
 from data_loaders.hashing import hash_rows
 from data_loaders.id_vocabulary import FIRST_ROW, read_vocabulary
 from data_loaders.storage import first_line
@@ -64,7 +64,9 @@ class IdEncoder:
         if not ids.null_count:
             return self._filled(ids)
         rows = np.full(len(ids), self._missing_row(ids.type), np.int64)
-        rows[valid_of(ids)] = self._filled(ids.drop_null())
+        is_valid = valid_of(ids)
+        with wrong_rows_of(is_valid):
+            rows[is_valid] = self._filled(ids.drop_null())
         return rows
 
     def _filled(self, ids: pa.Array) -> np.ndarray:
@@ -95,10 +97,11 @@ class IdEncoder:
         rows = ids.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
         outside = (rows < 0) | (rows >= self._num_rows)
         if outside.any():
-            raise SchemaError(
+            raise WrongRowsError(
                 f"column {self._column}: id {rows[outside][0]} lies outside its table; "
                 f"expected 0 to {self._num_rows - 1} (encoding: direct); "
-                "enlarge the table's num_rows or use encoding: hash"
+                "enlarge the table's num_rows or use encoding: hash",
+                is_wrong_R=outside,
             )
         return rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator, Mapping
 
 from data_loaders.batch import InteractionBatch
@@ -150,9 +151,11 @@ class InteractionLoader:
                     plan.padded_size(world_size=self._world_size, step=step) for step in steps
                 ],
                 cursors=[_cursor_behind(plan, step) for step in steps],
-                skipped=_newly_skipped(taken, plan=plan, first_step=first_step),
             )
-            yield from batches
+            told = _skipped_by_step(taken, plan=plan)
+            for taking, batch in zip(steps, batches, strict=True):
+                batch.skipped = tuple(told[taking])
+                yield batch
             held = [rows for rows in held if _last_step(rows.window, plan=plan) >= steps.stop]
 
 
@@ -180,13 +183,11 @@ def _cursor_behind(plan: EpochPlan, step: int) -> Cursor:
     return Cursor(plan.epoch + 1, 0) if is_last else Cursor(plan.epoch, step + 1)
 
 
-def _newly_skipped(
-    taken: list[WindowRows], *, plan: EpochPlan, first_step: int
-) -> tuple[Skipped, ...]:
-    """What windows left out; a window that was begun before `first_step` has told it then."""
-    return tuple(
-        item
-        for rows in taken
-        for item in rows.skipped
-        if rows.window.start >= first_step * int(plan.rows_per_step_V[rows.window.stream])
-    )
+def _skipped_by_step(taken: list[WindowRows], *, plan: EpochPlan) -> dict[int, list[Skipped]]:
+    """What windows left out, told by the step that takes their first row, so that reading on from
+    any later step does not tell it again.
+    """
+    told: dict[int, list[Skipped]] = collections.defaultdict(list)
+    for rows in taken:
+        told[rows.window.start // int(plan.rows_per_step_V[rows.window.stream])] += rows.skipped
+    return told

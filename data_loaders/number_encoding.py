@@ -13,14 +13,14 @@ from numba import njit
 
 from data_loaders.columns import floats_of
 from data_loaders.config import BinaryTask, DenseFeature, RegressionTask, fitted_number
-from data_loaders.errors import SchemaError
+from data_loaders.errors import WrongRowsError
 
 
 def encode_dense(column: pa.Array, out_R: np.ndarray, *, name: str, feature: DenseFeature) -> None:
     """Writes float32, standardised; where null or NaN that of `fill`, or else 0, the mean.
 
     Raises:
-        SchemaError: a number is infinite, or has no logarithm.
+        WrongRowsError: a number is infinite, or has no logarithm.
     """
     numbers_R = floats_of(column)
     if feature.fill is not None:
@@ -44,7 +44,7 @@ def encode_labels(
         where: 1 where the label is observed; None if it always is.
 
     Raises:
-        SchemaError: a label that is observed is impossible.
+        WrongRowsError: a label that is observed is impossible.
     """
     numbers_R = floats_of(column)
     if where is not None:
@@ -52,12 +52,13 @@ def encode_labels(
     if isinstance(task, RegressionTask):
         _standardise(numbers_R, out_R, name=task.column or name, spec=task, missing=math.nan)
         return
-    if ((numbers_R < 0) | (numbers_R > 1)).any():
-        label = numbers_R[(numbers_R < 0) | (numbers_R > 1)][0]
-        raise SchemaError(
-            f"column {task.column or name}: label {label:g} of the binary task {name} lies outside "
-            "its range; expected 0 to 1, or null where not observed; "
-            "use kind: regression for other numbers"
+    outside_R = (numbers_R < 0) | (numbers_R > 1)
+    if outside_R.any():
+        raise WrongRowsError(
+            f"column {task.column or name}: label {numbers_R[outside_R][0]:g} of the binary task "
+            f"{name} lies outside its range; expected 0 to 1, or null where not observed; "
+            "use kind: regression for other numbers",
+            is_wrong_R=outside_R,
         )
     out_R[:] = numbers_R
 
@@ -79,9 +80,10 @@ def _standardise(
     wrong = _write_standardised(numbers_R, scaled_R, lowest, mean, std, missing, out_R)
     if wrong >= 0:
         expected = "a finite number >= 0 (log: true)" if spec.log else "a finite number"
-        raise SchemaError(
+        raise WrongRowsError(
             f"column {name}: value {numbers_R[wrong]:g}; expected {expected}, "
-            "or null where missing; clean the log, or correct the recipe"
+            "or null where missing; clean the log, or correct the recipe",
+            is_wrong_R=np.isinf(out_R) | (numbers_R < lowest),
         )
 
 

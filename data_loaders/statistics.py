@@ -75,16 +75,16 @@ def fitted_columns(config: DataConfig) -> dict[str, ColumnKind]:
         columns[task.column or name] = "number"
         if task.where is not None:
             columns[task.where] = "number"
+    needs_vocabulary = set()
     for name, feature in config.features.items():
         column = feature.column or name
         if isinstance(feature, IdFeature | IdListFeature) and feature.encoding != "quantiles":
+            columns.setdefault(column, "id")
             if feature.encoding == "vocabulary":
-                columns[column] = "id"
-            else:
-                columns.setdefault(column, "id")
-        elif isinstance(feature, IdFeature | DenseFeature) and columns.get(column) != "id":
+                needs_vocabulary.add(column)
+        elif isinstance(feature, IdFeature | DenseFeature):
             columns[column] = "number"
-    return columns
+    return columns | dict.fromkeys(needs_vocabulary, "id")
 
 
 class Fitter:

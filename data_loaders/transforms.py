@@ -18,7 +18,7 @@ from data_loaders.config import (
     IdFeature,
     IdListFeature,
 )
-from data_loaders.errors import SchemaError
+from data_loaders.errors import WrongRowsError, wrong_rows_of
 from data_loaders.id_encoding import IdEncoder
 from data_loaders.memory import uninitialised
 from data_loaders.number_encoding import encode_dense, encode_labels
@@ -53,7 +53,8 @@ class Encoder:
             table: the columns that `read_columns` names, with the types that the recipe expects.
 
         Raises:
-            SchemaError: a value is impossible; the message names the column, not the file.
+            WrongRowsError: a value is impossible; the message names the column, not the file.
+            SchemaError: a column cannot be used.
         """
         config, num_rows = self._config, table.num_rows
         ids_FR = uninitialised((self._num_ids, num_rows), np.int64)
@@ -107,17 +108,21 @@ def _encode_lists(
         differs = (weight_ends - weight_starts) != (ends - starts)
         if differs.any():
             row = int(np.argmax(differs))
-            raise SchemaError(
+            raise WrongRowsError(
                 f"column {feature.weights}: a list of {weight_ends[row] - weight_starts[row]} "
                 f"weights beside {ends[row] - starts[row]} ids in column {name}; "
-                "expected as many, a null list counting as none; write the columns anew"
+                "expected as many, a null list counting as none; write the columns anew",
+                is_wrong_R=differs,
             )
         kept_weights = gathered(weights.values, starts=weight_ends - lengths, lengths=lengths)
-        weights_N = _weights_of(kept_weights, name=str(feature.weights))
+        with wrong_rows_of(lengths):
+            weights_N = _weights_of(kept_weights, name=str(feature.weights))
     if feature.weights_sum_to_one:
         weights_N = _summing_to_one(weights_N, lengths_R=lengths, name=str(feature.weights))
+    with wrong_rows_of(lengths):
+        values_N = encoder.rows(kept)
     return Ragged(
-        values_N=encoder.rows(kept),
+        values_N=values_N,
         offsets_R=np.concatenate([[0], np.cumsum(lengths)]),
         weights_N=weights_N,
     )
@@ -138,10 +143,12 @@ def _summing_to_one(
     if weights_N is None:
         weights_N = np.ones(lengths_R.sum(), np.float32)
     if (weights_N < 0).any():
-        raise SchemaError(
-            f"column {name}: weight is {weights_N[weights_N < 0][0]:g}; expected 0 or more "
-            "(weights_sum_to_one: true); write the column anew"
-        )
+        with wrong_rows_of(lengths_R):
+            raise WrongRowsError(
+                f"column {name}: weight is {weights_N[weights_N < 0][0]:g}; expected 0 or more "
+                "(weights_sum_to_one: true); write the column anew",
+                is_wrong_R=weights_N < 0,
+            )
     rows_N = np.repeat(np.arange(len(lengths_R)), lengths_R)
     sums_R = np.bincount(rows_N, weights=weights_N, minlength=len(lengths_R))
     return (weights_N / np.where(sums_R > 0, sums_R, 1)[rows_N]).astype(np.float32)
@@ -153,15 +160,19 @@ def _encode_vectors(column: pa.Array, *, name: str, length: int) -> np.ndarray:
     lengths = pc.list_value_length(column).drop_null().to_numpy(zero_copy_only=False)
     wrong = lengths != length
     if wrong.any():
-        raise SchemaError(
-            f"column {name}: a vector of {lengths[wrong][0]} numbers; expected {length} (length), "
-            "or null where missing; write the column anew, or correct the recipe's length"
-        )
+        with wrong_rows_of(is_valid_R):
+            raise WrongRowsError(
+                f"column {name}: a vector of {lengths[wrong][0]} numbers; expected {length} "
+                "(length), or null where missing; write the column anew, or correct the recipe's "
+                "length",
+                is_wrong_R=wrong,
+            )
     values = numbers_of(column.flatten())  # leaves null lists out; a null in a vector becomes NaN
     vectors = np.zeros((len(column), length), np.float32)
-    vectors[is_valid_R] = _as_float32(
-        values, name=name, what="number in a vector", remedy="or null for the whole vector"
-    ).reshape(-1, length)
+    with wrong_rows_of(is_valid_R * length):
+        vectors[is_valid_R] = _as_float32(
+            values, name=name, what="number in a vector", remedy="or null for the whole vector"
+        ).reshape(-1, length)
     return vectors
 
 
@@ -170,8 +181,9 @@ def _as_float32(numbers: np.ndarray, *, name: str, what: str, remedy: str) -> np
         narrow = numbers.astype(np.float32)
     wrong = ~np.isfinite(narrow)
     if wrong.any():
-        raise SchemaError(
+        raise WrongRowsError(
             f"column {name}: {what} is {numbers[wrong][0]:g}; expected a finite number, {remedy}; "
-            "write the column anew"
+            "write the column anew",
+            is_wrong_R=wrong,
         )
     return narrow

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_loaders.config import DataConfig
-from data_loaders.errors import SchemaError, StorageError
+from data_loaders.errors import SchemaError, StorageError, WrongRowsError
 from data_loaders.id_dropout import drop_ids
 from data_loaders.placement import in_order
 from data_loaders.reader import LogReader
@@ -126,19 +126,24 @@ class WindowReader:
         is_given_R = np.ones(len(piece), bool)
         try:
             table = self._table(piece, stream=stream)
-            return self._encoder.encode(table), is_given_R
-        except SchemaError as error:
-            if self._config.on_error == "fail":
-                raise SchemaError(f"{uri}: {error}") from error
         except StorageError as error:
             if self._config.on_error == "fail":
                 raise
             skipped.append(Skipped(uri=uri, num_rows=len(piece), reason=str(error)))
             return None, ~is_given_R
-        for row, reason in _unusable_rows(table, encoder=self._encoder):
-            is_given_R[row] = False
-            skipped.append(Skipped(uri=uri, num_rows=1, reason=reason))
-        return self._encoder.encode(table.filter(pa.array(is_given_R))), is_given_R
+        while is_given_R.any():  # until no column is at fault any more
+            try:
+                return self._encoder.encode(table), is_given_R
+            except SchemaError as error:
+                if self._config.on_error == "fail":
+                    raise SchemaError(f"{uri}: {error}") from error
+                is_wrong_R = np.ones(table.num_rows, bool)
+                if isinstance(error, WrongRowsError):
+                    is_wrong_R = error.is_wrong_R
+                skipped.append(Skipped(uri=uri, num_rows=int(is_wrong_R.sum()), reason=str(error)))
+                is_given_R[np.flatnonzero(is_given_R)[is_wrong_R]] = False
+                table = table.filter(pa.array(~is_wrong_R))
+        return None, is_given_R
 
     def _table(self, piece: Piece, *, stream: int) -> pa.Table:
         if self._reader.groups.num_rows_G[piece.group] <= MAX_PIECE_ROWS:
@@ -174,21 +179,6 @@ class WindowReader:
         part = next(parts)
         self._parts[stream] = ((group, index + 1), parts)
         return part
-
-
-def _unusable_rows(
-    table: pa.Table, *, encoder: Encoder, first: int = 0
-) -> Iterator[tuple[int, str]]:
-    """The rows that cannot be encoded, and why; few are found fast, by halving the table."""
-    try:
-        encoder.encode(table)
-    except SchemaError as error:
-        if table.num_rows == 1:
-            yield first, str(error)
-            return
-        half = table.num_rows // 2
-        yield from _unusable_rows(table.slice(0, half), encoder=encoder, first=first)
-        yield from _unusable_rows(table.slice(half), encoder=encoder, first=first + half)
 
 
 class WindowsAhead:

@@ -13,7 +13,6 @@ from data_loaders.batch import InteractionBatch
 from data_loaders.collate import Layout, Part, collate
 from data_loaders.placement import in_order
 from data_loaders.rows import EncodedRows, Ragged
-from data_loaders.skipping import Skipped
 from data_loaders.streams import Cursor
 
 
@@ -143,12 +142,8 @@ def test_collate_is_the_loop_over_streams_and_rows(
     sizes = [sum(rows_per_step) + num_padding] * num_steps
     sizes[-1] = max(len(expected[-1]), sizes[-1] - 1)  # the last step may be a smaller batch
     cursors = [Cursor(1, step) for step in range(num_steps)]
-    skipped = (Skipped(uri="file", num_rows=2, reason="why"),)
-    batches = list(
-        collate(parts, layout=layout, padded_sizes=sizes, cursors=cursors, skipped=skipped)
-    )
+    batches = list(collate(parts, layout=layout, padded_sizes=sizes, cursors=cursors))
     assert [batch.cursor for batch in batches] == cursors
-    assert [batch.skipped for batch in batches] == [skipped] + [()] * (num_steps - 1)
     for batch, rows, size in zip(batches, expected, sizes, strict=True):
         check_batch(batch, rows, size=size, layout=layout)
 

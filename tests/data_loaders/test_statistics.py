@@ -50,6 +50,24 @@ def fitter_of(*tables: pa.Table) -> Fitter:
     return fitter
 
 
+@pytest.mark.parametrize("encoding", ["hash", "direct", "quantiles", "vocabulary"])
+@pytest.mark.parametrize("order", list(itertools.permutations(["as_id", "as_number"])))
+def test_a_column_read_both_ways_is_numbers_unless_its_ids_need_a_vocabulary(
+    encoding: str, order: tuple[str, ...]
+) -> None:
+    """In whatever order the recipe names the features."""
+    features = {
+        "as_id": {"kind": "id", "column": "age", "encoding": encoding},
+        "as_number": {"kind": "dense", "column": "age", "mean": "fit", "std": "fit"},
+    }
+    tree = {
+        "features": {name: features[name] for name in order},
+        "tasks": {"click": {"kind": "binary"}},
+    }
+    expected = "id" if encoding == "vocabulary" else "number"
+    assert fitted_columns(DataConfig.model_validate(tree)) == {"age": expected, "click": "number"}
+
+
 @settings(max_examples=20)
 @given(st.lists(st.integers(0, 300), max_size=6), st.permutations(range(7)), st.integers(0, 9))
 def test_the_same_rows_give_the_same_bytes(cuts: list[int], order: list[int], seed: int) -> None:
