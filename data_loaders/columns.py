@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numba import njit
 
 
 def column_of(table: pa.Table, name: str) -> pa.Array:
@@ -59,3 +60,38 @@ def gathered(values: pa.Array, *, starts: np.ndarray, lengths: np.ndarray) -> pa
     if is_run.all():  # nothing was cut off between them
         return values.slice(first, total)
     return values.take(pa.array(np.repeat(starts - offsets, lengths) + np.arange(total)))
+
+
+def raw_integers(column: pa.Array) -> tuple[np.ndarray, np.ndarray, int]:
+    """A column of integers as it lies in memory, for `is_valid` and compiled loops.
+
+    Returns:
+        The values, anything where null; the validity bits, none if nothing is null; and where the
+        column's first bit is among them.
+    """
+    if not len(column):
+        return column.to_numpy(zero_copy_only=False), np.zeros(0, np.uint8), 0
+    validity, values = column.buffers()
+    values_R = np.frombuffer(values, column.type.to_pandas_dtype())
+    return (
+        values_R[column.offset : column.offset + len(column)],
+        np.frombuffer(validity, np.uint8) if column.null_count else np.zeros(0, np.uint8),
+        column.offset,
+    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def is_valid(validity: np.ndarray, bit: int) -> bool:
+    """Whether a bit of Arrow's validity bitmap is set; without a bitmap everything is valid."""
+    return len(validity) == 0 or (validity[bit >> 3] >> (bit & 7)) & 1 == 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def rows_of_codes(
+    codes_N: np.ndarray, validity: np.ndarray, offset: int, rows_D: np.ndarray, missing_row: int
+) -> np.ndarray:
+    """int64 (N,): `rows_D[code]` of each code of a dictionary, `missing_row` for null."""
+    rows_N = np.empty(len(codes_N), np.int64)
+    for n in range(len(codes_N)):
+        rows_N[n] = rows_D[codes_N[n]] if is_valid(validity, offset + n) else missing_row
+    return rows_N

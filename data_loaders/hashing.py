@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numba import njit
+
+from data_loaders.columns import is_valid, raw_integers, rows_of_codes, valid_of
 
 # Changing this key, or anything below, moves every hashed id to another row of its table: old
 # checkpoints turn to noise. tests/data_loaders/test_hashing.py holds golden values.
 STRING_HASH_KEY = "polytower-ids-v1"
+_KEYS = tuple(np.frombuffer(STRING_HASH_KEY.encode(), "<u8"))
 
 
 def mix64(values_N: np.ndarray) -> np.ndarray:
@@ -37,35 +39,37 @@ def hashed_range(start: int, stop: int, *, key: tuple[int, ...]) -> np.ndarray:
     return mix64(_state(key) ^ mix64(np.arange(start, stop, dtype=np.uint64)))
 
 
-def hash_rows(column: pa.Array, *, num_rows: int) -> np.ndarray:
-    """Rows 1 to num_rows - 1 of a table for a column of ids without nulls: int64 (N,)."""
+def hash_rows(column: pa.Array, *, num_rows: int, missing_row: int = 0) -> np.ndarray:
+    """Rows 1 to num_rows - 1 of a table for a column of ids, `missing_row` for null: int64 (N,)."""
+    num_hashed = np.uint64(num_rows - 1)
     if pa.types.is_integer(column.type):
-        return _rows_of_integers(column.to_numpy(zero_copy_only=False), np.uint64(num_rows - 1))
-    hashes_N, indices_N = _hash_strings(column)
-    rows = 1 + (hashes_N % np.uint64(num_rows - 1)).astype(np.int64)
-    return rows[indices_N]
+        return _rows_of_integers(*raw_integers(column), num_hashed, missing_row)
+    if pa.types.is_dictionary(column.type):
+        rows_D = hash_rows(column.dictionary, num_rows=num_rows)
+        return rows_of_codes(*raw_integers(column.indices), rows_D, missing_row)
+    rows_N = 1 + (hash_ids(column) % num_hashed).astype(np.int64)
+    return np.where(valid_of(column), rows_N, missing_row) if column.null_count else rows_N
 
 
 def hash_ids(column: pa.Array) -> np.ndarray:
-    """Hashes a column without nulls to uint64 (N,): integers by `mix64`, strings by SipHash.
+    """Hashes a column to uint64 (N,): integers by `mix64`, strings by SipHash; anything for null.
 
-    A string is hashed once for each distinct value of the column, not once a row.
+    Of a dictionary, each distinct string is hashed once.
 
-    Source: https://pandas.pydata.org/docs/reference/api/pandas.util.hash_array.html
+    Source: Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012; the values are those of
+        https://pandas.pydata.org/docs/reference/api/pandas.util.hash_array.html
     """
     if pa.types.is_integer(column.type):
         return mix64(column.to_numpy(zero_copy_only=False).astype(np.uint64, copy=False))
-    hashes_N, indices_N = _hash_strings(column)
-    return hashes_N[indices_N]
-
-
-def _hash_strings(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """The hash of each distinct string, and where each value is among them."""
-    if not pa.types.is_dictionary(column.type):
-        column = column.dictionary_encode()
-    names = column.dictionary.to_numpy(zero_copy_only=False)
-    hashes = pd.util.hash_array(names, hash_key=STRING_HASH_KEY, categorize=False)
-    return hashes, column.indices.to_numpy(zero_copy_only=False)
+    if pa.types.is_dictionary(column.type):
+        return hash_ids(column.dictionary)[column.indices.to_numpy(zero_copy_only=False)]
+    if not len(column):
+        return np.zeros(0, np.uint64)
+    is_large = pa.types.is_large_string(column.type)
+    _, offsets, text = column.buffers()
+    offsets_N = np.frombuffer(offsets, np.int64 if is_large else np.int32)
+    text_N = np.frombuffer(text, np.uint8) if text is not None else np.zeros(0, np.uint8)
+    return _sip_hashes(text_N, offsets_N[column.offset : column.offset + len(column) + 1], *_KEYS)
 
 
 def _state(key: tuple[int, ...]) -> np.uint64:
@@ -78,18 +82,82 @@ def _state(key: tuple[int, ...]) -> np.uint64:
 @njit(cache=True, nogil=True, error_model="numpy")
 def _mix(value: np.uint64) -> np.uint64:
     """`mix64` of one value, for compiled loops."""
-    mixed = value + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    return _finalised(value + np.uint64(0x9E3779B97F4A7C15))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _finalised(value: np.uint64) -> np.uint64:
+    mixed = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _rows_of_integers(values_N: np.ndarray, num_hashed: np.uint64) -> np.ndarray:
+def _rows_of_integers(
+    values_N: np.ndarray,
+    validity: np.ndarray,
+    offset: int,
+    num_hashed: np.uint64,
+    missing_row: int,
+) -> np.ndarray:
     rows_N = np.empty(len(values_N), np.int64)
     for n in range(len(values_N)):
-        rows_N[n] = 1 + np.int64(_mix(np.uint64(values_N[n])) % num_hashed)
+        rows_N[n] = missing_row
+        if is_valid(validity, offset + n):
+            rows_N[n] = 1 + np.int64(_mix(np.uint64(values_N[n])) % num_hashed)
     return rows_N
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sip_hashes(
+    text_N: np.ndarray, offsets_N: np.ndarray, key_0: np.uint64, key_1: np.uint64
+) -> np.ndarray:
+    """SipHash-2-4 of each string."""
+    hashes_N = np.empty(len(offsets_N) - 1, np.uint64)
+    for n in range(len(hashes_N)):
+        start, stop = offsets_N[n], offsets_N[n + 1]
+        v0 = key_0 ^ np.uint64(0x736F6D6570736575)
+        v1 = key_1 ^ np.uint64(0x646F72616E646F6D)
+        v2 = key_0 ^ np.uint64(0x6C7967656E657261)
+        v3 = key_1 ^ np.uint64(0x7465646279746573)
+        num_words = (stop - start) // 8
+        for word in range(num_words + 1):
+            message = np.uint64(0)
+            first = start + 8 * word
+            for byte in range(min(8, stop - first)):
+                message |= np.uint64(text_N[first + byte]) << np.uint64(8 * byte)
+            if word == num_words:
+                message |= np.uint64(stop - start) << np.uint64(56)
+            v3 ^= message
+            for _ in range(2):
+                v0, v1, v2, v3 = _sip_round(v0, v1, v2, v3)
+            v0 ^= message
+        v2 ^= np.uint64(0xFF)
+        for _ in range(4):
+            v0, v1, v2, v3 = _sip_round(v0, v1, v2, v3)
+        hashes_N[n] = _finalised(v0 ^ v1 ^ v2 ^ v3)  # as pandas does
+    return hashes_N
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _sip_round(
+    v0: np.uint64, v1: np.uint64, v2: np.uint64, v3: np.uint64
+) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
+    v0 += v1
+    v2 += v3
+    v1 = _rotated(v1, 13) ^ v0
+    v3 = _rotated(v3, 16) ^ v2
+    v0 = _rotated(v0, 32)
+    v2 += v1
+    v0 += v3
+    v1 = _rotated(v1, 17) ^ v2
+    v3 = _rotated(v3, 21) ^ v0
+    return v0, v1, _rotated(v2, 32), v3
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _rotated(value: np.uint64, bits: int) -> np.uint64:
+    return (value << np.uint64(bits)) | (value >> np.uint64(64 - bits))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from data_loaders.columns import numbers_of, valid_of
+from data_loaders.columns import numbers_of, raw_integers, rows_of_codes, valid_of
 from data_loaders.config import IdFeature, IdListFeature
 from data_loaders.errors import SchemaError, WrongRowsError, wrong_rows_of
 from data_loaders.hashing import hash_rows
@@ -36,6 +36,7 @@ class IdEncoder:
         self._column = column
         self._num_rows = num_rows
         self._is_number = feature.encoding == "quantiles"
+        self._is_hashed = feature.encoding == "hash"
         self._fill = feature.fill if isinstance(feature, IdFeature) else None
         self._rows_of: Callable[[pa.Array], np.ndarray] = self._hashed
         if feature.encoding == "direct":
@@ -61,6 +62,12 @@ class IdEncoder:
         Raises:
             SchemaError: an id has no row, or is of another type than it must be.
         """
+        if self._is_hashed or pa.types.is_dictionary(ids.type):
+            missing_row = self._missing_row(ids.type) if ids.null_count else MISSING_ROW
+            if self._is_hashed:
+                return hash_rows(ids, num_rows=self._num_rows, missing_row=missing_row)
+            rows_D = self._rows_of(ids.dictionary)
+            return rows_of_codes(*raw_integers(ids.indices), rows_D, missing_row)
         if not ids.null_count:
             return self._filled(ids)
         rows = np.full(len(ids), self._missing_row(ids.type), np.int64)
