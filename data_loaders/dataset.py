@@ -195,7 +195,7 @@ def open_parquet(
         )
     except FileNotFoundError as error:
         raise StorageError(f"{location.uri}: no such file") from error
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         location.num_bytes()  # names the storage where that, and not the file, is at fault
         raise StorageError(
             f"{location.uri}: not a readable Parquet file ({first_line(error)}); "

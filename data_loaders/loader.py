@@ -62,6 +62,7 @@ class InteractionLoader:
         groups = list_row_groups(config, split=split)
         self._reader = LogReader(groups, columns=read_columns(config))
         self.num_examples = groups.num_examples
+        self.files = groups.identities
         self.steps_per_epoch = self.plan(epoch=0).num_steps
         order = (ORDER_VERSION, self._num_streams, config.shuffle_rows, config.batch_size, seed)
         self.fingerprint = "-".join(map(str, (groups.fingerprint, *order)))
@@ -104,10 +105,14 @@ class InteractionLoader:
 
     def _batches(self, *, start: Cursor, num_steps: int) -> Iterator[InteractionBatch]:
         epoch, step = start.epoch, start.step
+        # what was left out when the log was listed is told once in a run
+        untold = self._reader.groups.skipped if self._rank == 0 and start == Cursor() else ()
         while num_steps > 0:
             plan = self.plan(epoch=epoch)
             steps = min(plan.num_steps - step, num_steps)
-            yield from self._epoch_batches(plan, first_step=step, num_steps=steps)
+            for batch in self._epoch_batches(plan, first_step=step, num_steps=steps):
+                batch.skipped, untold = (*untold, *batch.skipped), ()
+                yield batch
             num_steps -= steps
             epoch, step = epoch + 1, 0
 

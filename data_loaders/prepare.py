@@ -58,8 +58,9 @@ from data_loaders.storage import Location, locate
 from data_loaders.unfinished import begin_anew, refuse_all_but_unfinished
 
 BLOCK_BYTES = 8 * 2**20
-# Keys of a row take 32 bytes, rows of a log seldom less.
-RANGE_BYTES = 512 * 2**20
+# Of the raw log, per hash range. A key takes about 80 bytes of memory where duplicates are looked
+# for, a row of a log seldom less than 20.
+RANGE_BYTES = 256 * 2**20
 
 # told the phase, how much of it is done, and how much there is to do
 OnProgress = Callable[[str, int, int], None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -23,6 +23,8 @@ FOOTERS_KEPT = 128
 
 # Beyond what the store's client retries by itself: a connection may also break in mid-answer.
 RETRY_WAITS_SECONDS = (0.5, 2.0)
+# Nothing is begun anew later than that: the client gives up a silent store after some 45 s.
+RETRY_WITHIN_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,7 @@ class LogReader:
             StorageError: the file is missing, damaged, out of reach, or not the one that the run
                 began with; the message names it.
         """
-        file = self.file_of(group)
-        waits = () if isinstance(file.filesystem, pafs.LocalFileSystem) else RETRY_WAITS_SECONDS
-        for wait in waits:
-            try:
-                return self._read(group)
-            except (pa.ArrowException, OSError, StorageError):
-                time.sleep(wait)
-        try:
-            return self._read(group)
-        except (pa.ArrowException, OSError) as error:
-            raise self._unreadable(group, error) from error
+        return self._retried(group, read=lambda: self._read(group))
 
     def parts(self, group: int, *, first_part: int) -> Iterator[pa.Table]:
         """A large row group in parts of `MAX_PIECE_ROWS` rows, from one of them on.
@@ -73,19 +65,46 @@ class LogReader:
         Raises:
             StorageError: as `read`.
         """
-        try:
-            with self._open(group) as parquet:
-                batches = parquet.iter_batches(
-                    batch_size=MAX_PIECE_ROWS,
-                    row_groups=[int(self.groups.index_G[group])],
-                    columns=self._columns,
-                    use_threads=False,
-                )
-                tables = (pa.Table.from_batches([batch]) for batch in batches)
-                parts = rechunk(tables, num_rows=MAX_PIECE_ROWS)
-                yield from itertools.islice(parts, first_part, None)
-        except (pa.ArrowException, OSError) as error:
-            raise self._unreadable(group, error) from error
+        num_parts = -(-int(self.groups.num_rows_G[group]) // MAX_PIECE_ROWS)
+        parts: Iterator[pa.Table] = iter(())
+        for index in range(first_part, num_parts):
+
+            def read(index: int = index) -> pa.Table:
+                nonlocal parts
+                part = next(parts, None)
+                if part is None:  # at the beginning, and after an error, which ends a generator
+                    parts = self._parts(group, first_part=index)
+                    part = next(parts)
+                return part
+
+            yield self._retried(group, read=read)
+
+    def _parts(self, group: int, *, first_part: int) -> Iterator[pa.Table]:
+        with self._open(group) as parquet:
+            batches = parquet.iter_batches(
+                batch_size=MAX_PIECE_ROWS,
+                row_groups=[int(self.groups.index_G[group])],
+                columns=self._columns,
+                use_threads=False,
+            )
+            tables = (pa.Table.from_batches([batch]) for batch in batches)
+            parts = rechunk(tables, num_rows=MAX_PIECE_ROWS)
+            yield from itertools.islice(parts, first_part, None)
+
+    def _retried(self, group: int, *, read: Callable[[], pa.Table]) -> pa.Table:
+        """What `read` returns, tried again where the store, and not the file, may be at fault."""
+        is_local = isinstance(self.file_of(group).filesystem, pafs.LocalFileSystem)
+        waits = [] if is_local else list(RETRY_WAITS_SECONDS)
+        last_start = time.monotonic() + RETRY_WITHIN_SECONDS
+        while True:
+            try:
+                return read()
+            except (pa.ArrowException, OSError, StorageError) as error:
+                if not waits or time.monotonic() + waits[0] > last_start:
+                    if isinstance(error, StorageError):
+                        raise
+                    raise self._unreadable(group, error) from error
+                time.sleep(waits.pop(0))
 
     def _read(self, group: int) -> pa.Table:
         with self._open(group) as parquet:
@@ -95,20 +114,18 @@ class LogReader:
             )
 
     def _open(self, group: int) -> pq.ParquetFile:
-        footer = self._footer(int(self.groups.file_G[group]))
-        return open_parquet(
-            self.file_of(group), metadata=footer.metadata, read_dictionary=footer.strings
-        )
+        file_index = int(self.groups.file_G[group])
+        file, footer = self.groups.files[file_index], self._footer(file_index)
+        if file.num_bytes() != self.groups.num_bytes[file_index]:  # since its footer was read
+            raise _changed(file)
+        return open_parquet(file, metadata=footer.metadata, read_dictionary=footer.strings)
 
     def _read_footer(self, file_index: int) -> _Footer:
         file = self.groups.files[file_index]
         with open_parquet(file) as parquet:
             metadata = parquet.metadata
         if footer_digest(metadata, num_bytes=file.num_bytes()) != self.groups.digests[file_index]:
-            raise StorageError(
-                f"{file.uri}: is not the file that it was when the run began (its size or footer "
-                "has changed); a log must not change under a run: put the old file back"
-            )
+            raise _changed(file)
         columns = (metadata.schema.column(index) for index in range(metadata.num_columns))
         return _Footer(
             metadata=metadata,
@@ -125,3 +142,10 @@ class LogReader:
             f"{self.file_of(group).uri}: row group {self.groups.index_G[group]} cannot be read "
             f"({first_line(error)}); the file is damaged or was changed: write it again"
         )
+
+
+def _changed(file: Location) -> StorageError:
+    return StorageError(
+        f"{file.uri}: is not the file that it was when the run began (its size or footer "
+        "has changed); a log must not change under a run: put the old file back"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from data_loaders.config import (
 )
 from data_loaders.dataset import SPLITS, Split, open_parquet, parquet_files, read_dataset_info
 from data_loaders.errors import InputError, SchemaError, StorageError, did_you_mean
+from data_loaders.skipping import Skipped
 from data_loaders.storage import Location, locate
 
 # Footers are small and far away: latency, not work.
@@ -39,6 +41,8 @@ class RowGroups:
         num_rows_G: int64 (G,), rows of each row group.
         digests: of each file; changes with its size and with its footer (row groups, where their
             columns lie, and their statistics).
+        num_bytes: size of each file.
+        skipped: files that `data.on_error: skip` left out, and examples that are missing.
     """
 
     files: tuple[Location, ...]
@@ -46,6 +50,8 @@ class RowGroups:
     index_G: np.ndarray
     num_rows_G: np.ndarray
     digests: tuple[str, ...]
+    num_bytes: tuple[int, ...]
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -53,6 +59,12 @@ class RowGroups:
         names = [file.name for file in self.files]
         identity = list(zip(names, self.digests, strict=True))
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+    @property
+    def identities(self) -> dict[str, tuple[int, str]]:
+        """Size and digest of each file, by its name."""
+        names = [file.name for file in self.files]
+        return dict(zip(names, zip(self.num_bytes, self.digests, strict=True), strict=True))
 
     @property
     def num_examples(self) -> int:
@@ -90,7 +102,7 @@ def list_row_groups(config: DataConfig, *, split: Split) -> RowGroups:
     Raises:
         StorageError: the data set, the split or a file is missing or unreadable.
         SchemaError: a file lacks a column, has it with a type that the recipe cannot use, or the
-            split has no rows.
+            split has no rows. Of single files only under `data.on_error: fail`.
     """
     root = locate_root(config)
     files = parquet_files(root, split=split)
@@ -102,17 +114,28 @@ def list_row_groups(config: DataConfig, *, split: Split) -> RowGroups:
             + (f" (found: {', '.join(f'{name}/' for name in nearest)})" if nearest else "")
         )
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        footers = list(pool.map(lambda file: _read_footer(file, config=config), files))
+        found = list(pool.map(lambda file: _footer_or_skipped(file, config=config), files))
+    skipped = [item for item in found if isinstance(item, Skipped)]
+    footers = [item for item in found if isinstance(item, _Footer)]
+    if not footers:
+        raise SchemaError(
+            f"{root.child(split).uri}: none of its {len(files)} files can be used "
+            f"(data.on_error: skip); {skipped[0].uri}: {skipped[0].reason}"
+        )
     num_rows = [footer.num_rows for footer in footers]
     if not sum(map(sum, num_rows)):
         raise SchemaError(f"{root.child(split).uri}: the log is empty: {len(files)} files, 0 rows")
-    _check_complete(root, split=split, num_examples=sum(map(sum, num_rows)))
+    skipped += _missing(
+        root, split=split, num_found=sum(map(sum, num_rows)), skipped=skipped, config=config
+    )
     return RowGroups(
-        files=tuple(files),
-        file_G=np.repeat(np.arange(len(files)), [len(rows) for rows in num_rows]),
+        files=tuple(footer.file for footer in footers),
+        file_G=np.repeat(np.arange(len(footers)), [len(rows) for rows in num_rows]),
         index_G=np.concatenate([np.arange(len(rows)) for rows in num_rows]),
         num_rows_G=np.concatenate([np.asarray(rows, np.int64) for rows in num_rows]),
         digests=tuple(footer.digest for footer in footers),
+        num_bytes=tuple(footer.num_bytes for footer in footers),
+        skipped=tuple(skipped),
     )
 
 
@@ -132,16 +155,30 @@ def read_columns(config: DataConfig) -> list[str]:
 
 @dataclass(frozen=True)
 class _Footer:
+    file: Location
     num_rows: list[int]
     digest: str
+    num_bytes: int
 
 
-def _read_footer(file: Location, *, config: DataConfig) -> _Footer:
-    with open_parquet(file) as parquet:
-        _check_schema(parquet.schema_arrow, file=file, config=config)
-        metadata = parquet.metadata
-    rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
-    return _Footer(num_rows=rows, digest=footer_digest(metadata, num_bytes=file.num_bytes()))
+def _footer_or_skipped(file: Location, *, config: DataConfig) -> _Footer | Skipped:
+    num_rows = None
+    try:
+        with open_parquet(file) as parquet:
+            metadata = parquet.metadata
+            num_rows = metadata.num_rows
+            check_schema(parquet.schema_arrow, file=file, config=config)
+        num_bytes = file.num_bytes()
+    except (SchemaError, StorageError) as error:
+        if config.on_error == "fail":
+            raise
+        return Skipped.because(error, uri=file.uri, num_rows=num_rows)
+    return _Footer(
+        file=file,
+        num_rows=[metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)],
+        digest=footer_digest(metadata, num_bytes=num_bytes),
+        num_bytes=num_bytes,
+    )
 
 
 def footer_digest(footer: pq.FileMetaData, *, num_bytes: int) -> str:
@@ -153,17 +190,36 @@ def footer_digest(footer: pq.FileMetaData, *, num_bytes: int) -> str:
     return digest.hexdigest()
 
 
-def _check_complete(root: Location, *, split: Split, num_examples: int) -> None:
+def _missing(
+    root: Location, *, split: Split, num_found: int, skipped: Sequence[Skipped], config: DataConfig
+) -> list[Skipped]:
+    """What `dataset.json` counts beyond the examples found and those known to be left out.
+
+    Raises:
+        SchemaError: there are more examples than it says; or fewer, under `data.on_error: fail`.
+    """
     info = read_dataset_info(root)
-    if info is not None and split in info.splits and info.splits[split].examples != num_examples:
-        raise SchemaError(
-            f"{root.child(split).uri}: expected {info.splits[split].examples:,} examples, as "
-            f"dataset.json says, found {num_examples:,}; files are missing or were added: "
-            "write the data set again"
-        )
+    if info is None or split not in info.splits:
+        return []
+    folder, num_expected = root.child(split), info.splits[split].examples
+    num_missing = num_expected - num_found - sum(item.num_rows or 0 for item in skipped)
+    if not num_missing:
+        return []
+    error = SchemaError(
+        f"{folder.uri}: expected {num_expected:,} examples, as dataset.json says, found "
+        f"{num_found:,}; files are missing or were added: write the data set again"
+    )
+    if config.on_error == "fail" or num_missing < 0:
+        raise error
+    return [Skipped.because(error, uri=folder.uri, num_rows=num_missing)]
 
 
-def _check_schema(schema: pa.Schema, *, file: Location, config: DataConfig) -> None:
+def check_schema(schema: pa.Schema, *, file: Location, config: DataConfig) -> None:
+    """Whether a file has every column of a recipe's features and tasks.
+
+    Raises:
+        SchemaError: it does not, or has one with a type that the recipe cannot use.
+    """
     for name, feature in config.features.items():
         expected, fits = _expected_feature_type(feature)
         _check_column(schema, file, feature.column or name, f"feature {name}", expected, fits)

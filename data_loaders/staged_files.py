@@ -17,7 +17,7 @@ from data_loaders.raw_rows import BLOCK_ROWS
 from data_loaders.storage import Location, locate
 
 # Keys in memory before they are written.
-KEYS_AT_ONCE = 2**22
+KEYS_AT_ONCE = 2**21
 
 KEYS_SCHEMA = pa.schema(
     {"first": pa.uint64(), "second": pa.uint64(), "row": pa.int64(), "score": pa.float64()}

@@ -50,7 +50,7 @@ from data_loaders.storage import locate
 # Rows of duplicates-P, which is read a part at a time.
 DUPLICATES_PER_ROW_GROUP = 8_192
 
-DUPLICATES_SCHEMA = pa.schema({"part": pa.int64(), "row": pa.int64()})
+DUPLICATES_SCHEMA = pa.schema({"part": pa.int32(), "row": pa.int64()})
 SPLITS_SCHEMA = pa.schema({"split": pa.int8()})
 NO_SPLIT = -1
 
@@ -152,34 +152,36 @@ def find_duplicates(
     index: int, *, job: Job, parts: Sequence[CleanPart]
 ) -> Iterator[int | DuplicatesFound]:
     """Writes which rows of a hash range equal one before them, by part and row."""
-    tables = []
+    has_time = job.prepare.split.time is not None
+    names = ["first", "second", "row", *(["score"] if has_time else [])]
+    pieces: dict[str, list[np.ndarray]] = {name: [] for name in (*names, "part")}
     for part in parts:
         for number in range(part.num_key_files):
             with open_parquet(job.staged(key_file(part.index, number))) as parquet:
-                table = parquet.read_row_group(index)
-            part_column = pa.array(np.full(table.num_rows, part.index))
-            tables.append(table.append_column("part", part_column))
+                table = parquet.read_row_group(index, columns=names)
+            for name in names:
+                pieces[name].append(table[name].to_numpy())
+            pieces["part"].append(np.full(table.num_rows, part.index, np.int32))
             yield table.num_rows
-    keys = pa.concat_tables(tables)
-    first, second, row, score, part_R = (
-        keys[name].to_numpy() for name in ("first", "second", "row", "score", "part")
-    )
-    order = np.lexsort((row, part_R, second, first))
+    keys = {name: np.concatenate(pieces.pop(name)) for name in list(pieces)}
+    # stable, so that of equal keys the first row of the input stays the first
+    order = np.lexsort((keys["second"], keys["first"]))
     is_repeated = np.zeros(len(order), bool)
     if job.prepare.unique != []:
-        is_equal = np.diff(first[order]) == 0
-        is_equal &= np.diff(second[order]) == 0
+        is_equal = np.diff(keys["first"][order]) == 0
+        is_equal &= np.diff(keys["second"][order]) == 0
         is_repeated[order[1:]] = is_equal
-    found = pa.table({"part": part_R[is_repeated], "row": row[is_repeated]}, DUPLICATES_SCHEMA)
+    columns = [keys[name][is_repeated] for name in DUPLICATES_SCHEMA.names]
+    found = pa.table(columns, schema=DUPLICATES_SCHEMA)  # in the order of the input
     with RowGroupWriter(
         job.staged(duplicates_file(index)),
         schema=DUPLICATES_SCHEMA,
         rows_per_row_group=DUPLICATES_PER_ROW_GROUP,
     ) as writer:
-        writer.write(found.sort_by([("part", "ascending"), ("row", "ascending")]))
+        writer.write(found)
     scores = ValueCounts()
-    if job.prepare.split.time is not None:
-        scores.add(score[~is_repeated])
+    if has_time:
+        scores.add(keys["score"][~is_repeated])
     yield DuplicatesFound(index, found.num_rows, scores)
 
 

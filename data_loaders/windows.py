@@ -129,7 +129,7 @@ class WindowReader:
         except StorageError as error:
             if self._config.on_error == "fail":
                 raise
-            skipped.append(Skipped(uri=uri, num_rows=len(piece), reason=str(error)))
+            skipped.append(Skipped.because(error, uri=uri, num_rows=len(piece)))
             return None, ~is_given_R
         while is_given_R.any():  # until no column is at fault any more
             try:
@@ -140,7 +140,8 @@ class WindowReader:
                 is_wrong_R = np.ones(table.num_rows, bool)
                 if isinstance(error, WrongRowsError):
                     is_wrong_R = error.is_wrong_R
-                skipped.append(Skipped(uri=uri, num_rows=int(is_wrong_R.sum()), reason=str(error)))
+                num_wrong = int(is_wrong_R.sum())
+                skipped.append(Skipped.because(error, uri=uri, num_rows=num_wrong))
                 is_given_R[np.flatnonzero(is_given_R)[is_wrong_R]] = False
                 table = table.filter(pa.array(~is_wrong_R))
         return None, is_given_R

@@ -134,15 +134,18 @@ def test_the_format_of_the_raw_files_does_not_matter(
 
 
 def test_how_the_raw_files_are_cut_does_not_matter(
-    table: pa.Table, from_parquet: Path, tmp_path: Path
+    table: pa.Table, from_parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In files and blocks of any size, in formats mixed; only what counts the files differs."""
+    """In files, blocks and hash ranges of any size, in formats mixed; only the number of files
+    differs.
+    """
+    monkeypatch.setattr("data_loaders.prepare.RANGE_BYTES", 50_000)
     raw = tmp_path / "raw"
     raw.mkdir()
     write_csv(raw / "a.csv", table.slice(0, 700))
     write_parquet(raw / "b.parquet", table.slice(700, 650))
     write_json(raw / "c.ndjson", table.slice(1350))
-    prepared(tmp_path / "out", raw, block_bytes=5_000, rows_per_file=None)
+    prepared(tmp_path / "out", raw, block_bytes=5_000)
     ours, theirs = digest_of(tmp_path / "out"), digest_of(from_parquet)
     del ours["dataset.json"], theirs["dataset.json"]
     assert ours == theirs

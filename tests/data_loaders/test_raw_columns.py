@@ -1,0 +1,66 @@
+"""What a recipe asks of a raw log, and what of it is fitted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from data_loaders.config import DataConfig
+from data_loaders.prepare_config import PrepareConfig
+from data_loaders.raw_columns import raw_columns
+from data_loaders.row_groups import read_columns
+from data_loaders.statistics import fitted_columns
+from trainer.config import load_recipe, shipped_recipes
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_prepared_log_has_the_columns_that_the_loader_reads(name: str) -> None:
+    """For every recipe that ships, and so for every kind of feature that they use."""
+    recipe = load_recipe(name)
+    columns = raw_columns(
+        recipe.data, prepare=PrepareConfig(), num_rows=recipe.num_rows_of_feature()
+    )
+    assert {column.name for column in columns} == set(read_columns(recipe.data))
+    assert all(column.is_written for column in columns)
+
+
+def data_of(**features: Any) -> DataConfig:
+    return DataConfig.model_validate(
+        {"features": features, "tasks": {"click": {"kind": "binary", "where": "seen"}}}
+    )
+
+
+def test_a_column_that_is_read_twice_has_the_type_that_serves_both() -> None:
+    """An id that is a number too is an integer."""
+    data = data_of(
+        hour={"kind": "id", "encoding": "direct"},
+        hour_number={"kind": "dense", "column": "hour"},
+        age={"kind": "id", "encoding": "quantiles"},
+        ages={"kind": "dense", "column": "age"},
+    )
+    found = {item.name: item for item in raw_columns(data, prepare=PrepareConfig(), num_rows={})}
+    assert found["hour"].type == "integer"
+    assert found["age"].type == "number"
+    prepare = PrepareConfig(unique=["request"], integers=["request"], ranges={"day": (0, None)})
+    found = {item.name: item for item in raw_columns(data, prepare=prepare, num_rows={"hour": 24})}
+    assert (found["request"].type, found["request"].is_written) == ("integer", False)
+    assert (found["day"].type, found["day"].is_written) == ("number", False)
+    assert [bounds.high for bounds in found["hour"].bounds if bounds.low == 0] == [23]
+
+
+def test_numbers_ids_and_labels_are_fitted() -> None:
+    """A column that needs a vocabulary as ids; vectors and weights not at all."""
+    data = data_of(
+        user={"kind": "id"},
+        item={"kind": "id", "encoding": "vocabulary"},
+        item_number={"kind": "dense", "column": "item"},
+        hour={"kind": "id", "encoding": "direct"},
+        hour_number={"kind": "dense", "column": "hour"},
+        tags={"kind": "id_list", "weights": "tag_weights"},
+        age={"kind": "id", "encoding": "quantiles"},
+        image={"kind": "dense_vector", "length": 4},
+    )
+    ids = {"user", "item", "tags"}
+    numbers = {"click", "seen", "hour", "age"}
+    assert fitted_columns(data) == dict.fromkeys(ids, "id") | dict.fromkeys(numbers, "number")
