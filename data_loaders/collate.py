@@ -110,14 +110,15 @@ def collate(
     given_SB = np.arange(B) < num_given_S[:, None]
     ids = _Ids.place(sources, where, layout=layout, given_SB=given_SB)
     weights, dense, labels = (
-        torch.from_numpy(array) for array in (given_SB.astype(np.float32), dense_SBD, labels_SBT)
+        torch.from_numpy(array).unbind()
+        for array in (given_SB.astype(np.float32), dense_SBD, labels_SBT)
     )
     for step, (size, cursor) in enumerate(zip(padded_sizes, cursors, strict=True)):
         yield InteractionBatch(
             ids=ids.of_step(step, size=size, keys=layout.keys),
-            dense_BD=dense[step, :size],
-            labels_BT=labels[step, :size],
-            weights_B=weights[step, :size],
+            dense_BD=dense[step][:size],
+            labels_BT=labels[step][:size],
+            weights_B=weights[step][:size],
             cursor=cursor,
         )
 
@@ -160,10 +161,9 @@ class _Sources:
 class _Ids:
     """The ids of a round, step after step and feature-major in each."""
 
-    values: torch.Tensor
-    weights: torch.Tensor | None
-    lengths_SFB: torch.Tensor
-    ends_S: list[int]
+    values_S: Sequence[torch.Tensor]
+    weights_S: Sequence[torch.Tensor | None]
+    lengths_S: Sequence[torch.Tensor]
 
     @classmethod
     def place(
@@ -204,20 +204,20 @@ class _Ids:
             place_lists(values_P, offsets_P, sources.parts, *where, starts_SB, values)
             if weights is not None and weights_P.all():
                 place_lists(weights_P, offsets_P, sources.parts, *where, starts_SB, weights)
+        sizes = np.diff(ends_S, prepend=0).tolist()
+        none = [None] * S
         return cls(
-            values=torch.from_numpy(values),
-            weights=None if weights is None else torch.from_numpy(weights),
-            lengths_SFB=torch.from_numpy(lengths_SFB),
-            ends_S=[0, *ends_S.tolist()],
+            values_S=torch.from_numpy(values).split(sizes),
+            weights_S=none if weights is None else torch.from_numpy(weights).split(sizes),
+            lengths_S=torch.from_numpy(lengths_SFB).unbind(),
         )
 
     def of_step(self, step: int, *, size: int, keys: Sequence[str]) -> KeyedJaggedTensor:
         """The ids of one batch of `size` examples and padding."""
-        own = slice(self.ends_S[step], self.ends_S[step + 1])
         return KeyedJaggedTensor(
             keys=list(keys),
-            values=self.values[own],
-            weights=None if self.weights is None else self.weights[own],
-            lengths=self.lengths_SFB[step, :, :size].reshape(-1),
+            values=self.values_S[step],
+            weights=self.weights_S[step],
+            lengths=self.lengths_S[step][:, :size].reshape(-1),
             stride=size,
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loaders.hashing import hash_ids, hash_rows, hashed_range, mix64, shuffled
+from data_loaders.hashing import STRING_HASH_KEY, hash_ids, hash_rows, hashed_range, mix64, shuffled
 
 MASK = 2**64 - 1
 INTEGERS = [
@@ -129,3 +130,13 @@ def test_shuffled_puts_every_item_at_every_place_alike() -> None:
     places = np.stack([np.argsort(shuffled(8, key=(seed,))) for seed in range(4000)])
     error = np.sqrt((8**2 - 1) / 12 / 4000)
     assert np.abs(places.mean(0) - 3.5).max() < 5 * error
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=40), max_size=20))
+def test_strings_hash_as_pandas_hashes_them(names: list[str]) -> None:
+    """Whatever their length, in slices too; so that others can find the rows of their ids."""
+    column = pa.array(["before", *names])
+    expected = pd.util.hash_array(np.array(names, object), hash_key=STRING_HASH_KEY)
+    assert hash_ids(column.slice(1)).tolist() == expected.tolist()
+    assert hash_ids(column.cast(pa.large_string()).slice(1)).tolist() == expected.tolist()
