@@ -53,6 +53,11 @@ def check_hand_written(config: DataConfig) -> None:
     Raises:
         InputError: it cannot; the message names the key.
     """
+    if config.negatives is not None:
+        raise InputError(
+            "data.negatives: is more than the input benchmark does for the rivals; leave it out "
+            "for the benchmark, or measure recipe ecommerce"
+        )
     for section, items in (("features", config.features), ("tasks", config.tasks)):
         for name, item in items.items():
             written = HAND_WRITTEN.get(item.kind, set())

@@ -6,6 +6,7 @@ import dataclasses
 import time
 
 from cluster.display import console, print_plan
+from data_loaders.catalogue import open_catalogue
 from data_loaders.dataset import SPLITS
 from data_loaders.row_groups import has_split, list_row_groups
 from data_loaders.storage import Location, locate
@@ -28,10 +29,12 @@ def resolve(recipe: str, overrides: list[str]) -> Recipe:
 
 
 def check_log(recipe: Recipe) -> None:
-    """Every split's schema, before anything is started."""
+    """Every split's schema, and that of the catalogue, before anything is started."""
     for split in SPLITS:
         if split == "train" or has_split(recipe.data, split=split):
             list_row_groups(recipe.data, split=split)
+    if recipe.data.negatives is not None:
+        open_catalogue(recipe.data, negatives=recipe.data.negatives)
 
 
 def say_where_it_goes_on(run: Location) -> None:

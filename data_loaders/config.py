@@ -180,6 +180,22 @@ Feature = Annotated[AnyFeature, Field(discriminator="kind")]
 Task = Annotated[BinaryTask | RegressionTask, Field(discriminator="kind")]
 
 
+class NegativesConfig(Section):
+    """Rows with drawn items behind each row of a log that holds only positives."""
+
+    catalogue: str = Field(
+        description="a Parquet file with one row per item, whose columns are columns of the log: "
+        "a URI, or a path below data.root"
+    )
+    per_example: int = Field(4, ge=1, description="items that are drawn for each row of the log")
+    sampling: Literal["uniform", "popularity"] = Field(
+        "uniform",
+        description="uniform: each item as often as any other; popularity: in proportion to "
+        "count ** power, where count is a column of the catalogue",
+    )
+    power: PositiveFinite = Field(0.75, description="of popularity; below 1 it flattens")
+
+
 class DataConfig(Section):
     """The recipe's section `data`."""
 
@@ -203,8 +219,14 @@ class DataConfig(Section):
     prefetch_bytes: int = Field(
         128 * 2**20, ge=1, description="of batches read ahead of training, per rank"
     )
+    negatives: NegativesConfig | None = None
     features: dict[Name, Feature] = Field(min_length=1)
     tasks: dict[Name, Task] = Field(min_length=1)
+
+    @property
+    def rows_per_example(self) -> int:
+        """Rows of a batch for each row of the log: itself, and its negatives."""
+        return 1 if self.negatives is None else 1 + self.negatives.per_example
 
     @property
     def num_dense_inputs(self) -> int:

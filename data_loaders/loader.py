@@ -9,6 +9,7 @@ from data_loaders.batch import InteractionBatch
 from data_loaders.collate import Layout, Part, collate
 from data_loaders.config import DataConfig
 from data_loaders.dataset import Split
+from data_loaders.negatives import NegativeSampler
 from data_loaders.prefetch import Prefetch
 from data_loaders.reader import LogReader
 from data_loaders.row_groups import list_row_groups, read_columns
@@ -55,6 +56,7 @@ class InteractionLoader:
         check_world_size(num_streams=self._num_streams, world_size=world_size)
         self._config = config
         self._encoder = Encoder(config, num_rows=num_rows)
+        self._negatives = NegativeSampler(config, num_rows=num_rows) if config.negatives else None
         self._seed = seed
         self._rank = rank
         self._world_size = world_size
@@ -65,7 +67,8 @@ class InteractionLoader:
         self.files = groups.identities
         self.steps_per_epoch = self.plan(epoch=0).num_steps
         order = (ORDER_VERSION, self._num_streams, config.shuffle_rows, config.batch_size, seed)
-        self.fingerprint = "-".join(map(str, (groups.fingerprint, *order)))
+        drawn_from = () if self._negatives is None else (self._negatives.fingerprint,)
+        self.fingerprint = "-".join(map(str, (groups.fingerprint, *order, *drawn_from)))
 
     def plan(self, *, epoch: int) -> EpochPlan:
         """The order of an epoch."""
@@ -131,6 +134,7 @@ class InteractionLoader:
             reader=self._reader,
             encoder=self._encoder,
             config=self._config,
+            negatives=self._negatives,
         )
         windows = WindowsAhead(plan, streams=streams, first_step=first_step, reader=reader)
         try:
@@ -142,18 +146,22 @@ class InteractionLoader:
         self, plan: EpochPlan, windows: WindowsAhead, *, first_step: int, num_steps: int
     ) -> Iterator[InteractionBatch]:
         held: list[WindowRows] = []
-        per_round = max(1, ROWS_PER_ROUND * self._world_size // plan.batch_size)
+        size = self._config.rows_per_example
+        per_round = max(1, ROWS_PER_ROUND * self._world_size // (plan.batch_size * size))
         stop_step = first_step + num_steps
         for step in range(first_step, stop_step, per_round):
             steps = range(step, min(step + per_round, stop_step))
             taken = list(windows.before(steps.stop))
             held = sorted(held + taken, key=lambda rows: (rows.window.stream, rows.window.start))
-            parts = [part for rows in held for part in _parts(rows, plan=plan, steps=steps)]
+            parts = [
+                part for rows in held for part in _parts(rows, plan=plan, steps=steps, size=size)
+            ]
             batches = collate(
                 parts,
                 layout=self._layout,
                 padded_sizes=[
-                    plan.padded_size(world_size=self._world_size, step=step) for step in steps
+                    plan.padded_size(world_size=self._world_size, step=step) * size
+                    for step in steps
                 ],
                 cursors=[_cursor_behind(plan, step) for step in steps],
             )
@@ -164,18 +172,20 @@ class InteractionLoader:
             held = [rows for rows in held if _last_step(rows.window, plan=plan) >= steps.stop]
 
 
-def _parts(rows: WindowRows, *, plan: EpochPlan, steps: range) -> Iterator[Part]:
-    """The rows of a window that some steps take, if any."""
+def _parts(rows: WindowRows, *, plan: EpochPlan, steps: range, size: int) -> Iterator[Part]:
+    """The rows of a window that some steps take, if any; `size` of them for each log row."""
     window, per_step = rows.window, int(plan.rows_per_step_V[rows.window.stream])
     begin = steps.start * per_step
     first, stop = max(begin, window.start), min(steps.stop * per_step, window.stop)
     if first < stop and rows.rows is not None:
         yield Part(
             rows=rows.rows,
-            first=first - window.start,
-            is_given_R=rows.is_given_R[first - window.start : stop - window.start],
-            first_place=first - begin,
-            rows_per_step=per_step,
+            first=(first - window.start) * size,
+            is_given_R=rows.is_given_R[
+                (first - window.start) * size : (stop - window.start) * size
+            ],
+            first_place=(first - begin) * size,
+            rows_per_step=per_step * size,
         )
 
 

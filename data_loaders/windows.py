@@ -16,6 +16,7 @@ import pyarrow as pa
 from data_loaders.config import DataConfig
 from data_loaders.errors import SchemaError, StorageError, WrongRowsError
 from data_loaders.id_dropout import drop_ids
+from data_loaders.negatives import KeyedRows, NegativeSampler
 from data_loaders.placement import in_order
 from data_loaders.reader import LogReader
 from data_loaders.rows import EncodedRows
@@ -39,7 +40,8 @@ class WindowRows:
 
     Attributes:
         window: what it is.
-        rows: in the order of training; None if none could be used.
+        rows: in the order of training, each with its negatives behind it; None if none could be
+            used.
         is_given_R: bool, False for a row that was skipped.
         skipped: what was.
     """
@@ -59,6 +61,7 @@ class WindowReader:
         reader: of the log.
         encoder: of its columns.
         config: `on_error`, and the features' dropout.
+        negatives: draws items, if the recipe asks for them.
     """
 
     def __init__(
@@ -69,11 +72,13 @@ class WindowReader:
         reader: LogReader,
         encoder: Encoder,
         config: DataConfig,
+        negatives: NegativeSampler | None = None,
     ) -> None:
         self._plan = plan
         self._reader = reader
         self._encoder = encoder
         self._config = config
+        self._negatives = negatives
         self._lock = threading.Lock()
         edges = [set(plan.edge_groups(stream)) for stream in streams]
         uses = collections.Counter(group for groups in edges for group in groups)
@@ -107,16 +112,24 @@ class WindowReader:
             rows, is_usable = self._piece(piece, stream=window.stream, skipped=skipped)
             is_given_R[places] = is_usable
             if rows is not None:
-                if self._plan.seed is not None:
-                    key_R = self._plan.row_keys(piece)[is_usable]
-                    rows = drop_ids(rows, config=self._config, key_R=key_R)
-                parts.append((rows, places[is_usable]))
+                key_R = self._plan.row_keys(piece)[is_usable]
+                parts += self._ready(KeyedRows(rows, key_R, places[is_usable]))
+        is_given_R = np.repeat(is_given_R, self._config.rows_per_example)
         return WindowRows(
             window=window,
-            rows=in_order(parts, num_rows=len(window)) if parts else None,
+            rows=in_order(parts, num_rows=len(is_given_R)) if parts else None,
             is_given_R=is_given_R,
             skipped=tuple(skipped),
         )
+
+    def _ready(self, examples: KeyedRows) -> Iterator[tuple[EncodedRows, np.ndarray]]:
+        """Log rows and their negatives, ids dropped in both alike, and their places."""
+        kinds = (examples,) if self._negatives is None else self._negatives.grown(examples)
+        for kind in kinds:
+            rows = kind.rows
+            if self._plan.seed is not None:
+                rows = drop_ids(rows, config=self._config, key_R=kind.key_R)
+            yield rows, kind.place_R
 
     def _piece(
         self, piece: Piece, *, stream: int, skipped: list[Skipped]

@@ -58,7 +58,7 @@ def plan_model(
         local_world_size=local_world_size,
         device_type=device_type,
         memory_bytes=memory_bytes,
-        batch_size=max(1, recipe.data.batch_size // world_size),
+        batch_size=max(1, recipe.data.batch_size * recipe.data.rows_per_example // world_size),
     )
 
 

@@ -32,7 +32,7 @@ MANIFEST = "manifest.json"
 # sharding is no property of its values: rows find their new place when they are read.
 _MAY_CHANGE = (
     *("run.", "checkpoint.", "prepare.", "optimizer."),
-    *("data.root", "data.on_error", "data.prefetch_bytes"),
+    *("data.root", "data.on_error", "data.prefetch_bytes", "data.negatives.catalogue"),
 )
 # A vocabulary is known by its digest, wherever it lies.
 _MAY_CHANGE_BELOW = (".sharding", ".weight", ".vocabulary")
@@ -225,8 +225,8 @@ def check_fits(
             )
     if manifest.log_fingerprint != log_fingerprint:
         raise CheckpointMismatchError(
-            f"{location.uri}: the log under data.root, or run.seed, has changed since this "
-            "checkpoint, so its place in the log is lost; "
+            f"{location.uri}: the log under data.root, its catalogue, or run.seed, has changed "
+            "since this checkpoint, so its place in the log is lost; "
             "restore the files, or start another run.uri"
         )
 

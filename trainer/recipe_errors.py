@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -70,7 +71,9 @@ def _keys_beside(loc: tuple[str | int, ...], *, root: type[BaseModel]) -> list[s
     known: Any = root
     for index, part in enumerate(loc[:-1]):
         field = known.model_fields.get(str(part))
-        annotation = field.annotation if field else None
+        annotation: Any = field.annotation if field else None
+        if isinstance(annotation, UnionType):  # of an optional section and None
+            annotation = get_args(annotation)[0]
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             known = annotation
         elif loc[:2] == ("embeddings", "tables"):

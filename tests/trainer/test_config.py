@@ -79,6 +79,18 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(key: str, nearest: str)
         assert expected in refusal(toy_recipe("log"), f"{key}=1")
 
 
+def test_keys_of_negatives_are_checked_where_they_are_given() -> None:
+    """The section is left out by default."""
+    tree = toy_recipe("log", data={"negatives": {"catalogue": "x", "per_exampel": 2}})
+    expected = "data.negatives.per_exampel: unknown key; did you mean per_example?"
+    assert refusal(tree) == f"recipe.yaml: {expected}"
+    tree = toy_recipe("log", data={"negatives": {"per_example": 2}})
+    assert refusal(tree) == "recipe.yaml: data.negatives.catalogue: is missing"
+    tree = toy_recipe("log", data={"negatives": {"catalogue": "x"}})
+    assert "data.negatives.per_example: Input" in refusal(tree, "data.negatives.per_example=0")
+    assert build_recipe(toy_recipe("log"), overrides=[], source="toy").data.negatives is None
+
+
 @pytest.mark.parametrize(
     ("key", "known"),
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import UnionType
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -30,6 +32,8 @@ def keys(section: type[BaseModel], prefix: str) -> list[str]:
     found = []
     for name, field in section.model_fields.items():
         kind = field.annotation
+        if isinstance(kind, UnionType):  # of an optional section and None
+            kind = get_args(kind)[0]
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             found += keys(kind, f"{prefix}{name}.")
         elif name not in ("kind", "features", "tasks", "tables"):
