@@ -46,6 +46,11 @@ class LogReader:
         self._columns = list(columns)
         self._footer = functools.lru_cache(FOOTERS_KEPT)(self._read_footer)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the files lie on this machine."""
+        return isinstance(self.groups.files[0].filesystem, pafs.LocalFileSystem)
+
     def file_of(self, group: int) -> Location:
         """The file that a row group lies in."""
         return self.groups.files[self.groups.file_G[group]]
@@ -93,8 +98,7 @@ class LogReader:
 
     def _retried(self, group: int, *, read: Callable[[], pa.Table]) -> pa.Table:
         """What `read` returns, tried again where the store, and not the file, may be at fault."""
-        is_local = isinstance(self.file_of(group).filesystem, pafs.LocalFileSystem)
-        waits = [] if is_local else list(RETRY_WAITS_SECONDS)
+        waits = [] if self.is_local else list(RETRY_WAITS_SECONDS)
         last_start = time.monotonic() + RETRY_WITHIN_SECONDS
         while True:
             try:

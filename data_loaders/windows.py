@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import heapq
 import itertools
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from data_loaders.config import DataConfig
+from data_loaders.config import DataConfig, IdFeature, IdListFeature
 from data_loaders.errors import SchemaError, StorageError, WrongRowsError
 from data_loaders.id_dropout import drop_ids
 from data_loaders.negatives import KeyedRows, NegativeSampler
@@ -24,8 +25,10 @@ from data_loaders.skipping import Skipped
 from data_loaders.streams import MAX_PIECE_ROWS, EpochPlan, Piece, Window
 from data_loaders.transforms import Encoder
 
-# Object stores are far away, and decoding leaves Python alone.
-READ_THREADS = 8
+# Windows read at once: from object stores, which are far away, and from a disk at hand, where there
+# is little to wait for.
+REMOTE_THREADS = 8
+LOCAL_THREADS = min(8, len(os.sched_getaffinity(0)))
 
 # Row groups per stream from which on a log is long.
 SHORT_LOG_GROUPS = 16
@@ -79,6 +82,11 @@ class WindowReader:
         self._encoder = encoder
         self._config = config
         self._negatives = negatives
+        self._has_draws = negatives is not None or any(
+            feature.dropout
+            for feature in config.features.values()
+            if isinstance(feature, IdFeature | IdListFeature)
+        )
         self._lock = threading.Lock()
         edges = [set(plan.edge_groups(stream)) for stream in streams]
         uses = collections.Counter(group for groups in edges for group in groups)
@@ -88,6 +96,11 @@ class WindowReader:
         self._uses = {group: count for group, count in uses.items() if count > 1 and is_short}
         self._shared: dict[int, Future[pa.Table]] = {}
         self._parts: dict[int, tuple[tuple[int, int], Iterator[pa.Table]]] = {}
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the log lies on this machine."""
+        return self._reader.is_local
 
     def read(self, window: Window, *, before: Future[WindowRows] | None) -> WindowRows:
         """A window's rows.
@@ -112,8 +125,9 @@ class WindowReader:
             rows, is_usable = self._piece(piece, stream=window.stream, skipped=skipped)
             is_given_R[places] = is_usable
             if rows is not None:
-                key_R = self._plan.row_keys(piece)[is_usable]
-                parts += self._ready(KeyedRows(rows, key_R, places[is_usable]))
+                if len(rows) < len(piece):
+                    places = places[is_usable]
+                parts += self._ready(rows, places, piece=piece, is_usable_R=is_usable)
         is_given_R = np.repeat(is_given_R, self._config.rows_per_example)
         return WindowRows(
             window=window,
@@ -122,8 +136,14 @@ class WindowReader:
             skipped=tuple(skipped),
         )
 
-    def _ready(self, examples: KeyedRows) -> Iterator[tuple[EncodedRows, np.ndarray]]:
+    def _ready(
+        self, rows: EncodedRows, places_R: np.ndarray, *, piece: Piece, is_usable_R: np.ndarray
+    ) -> Iterator[tuple[EncodedRows, np.ndarray]]:
         """Log rows and their negatives, ids dropped in both alike, and their places."""
+        if not self._has_draws:
+            yield rows, places_R
+            return
+        examples = KeyedRows(rows, self._plan.row_keys(piece)[is_usable_R], places_R)
         kinds = (examples,) if self._negatives is None else self._negatives.grown(examples)
         for kind in kinds:
             rows = kind.rows
@@ -214,7 +234,8 @@ class WindowsAhead:
             *(plan.windows(stream=stream, first_step=first_step) for stream in streams),
             key=self._first_step,
         )
-        self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="windows")
+        num_threads = LOCAL_THREADS if reader.is_local else REMOTE_THREADS
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="windows")
         self._last: dict[int, Future[WindowRows]] = {}
         self._reading: collections.deque[tuple[Window, Future[WindowRows]]] = collections.deque()
 
