@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +27,9 @@ from data_loaders.storage import Location, first_line
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+# A flipped bit may decompress to other numbers: only a checksum tells.
+PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 
 
 class SplitInfo(Section):
@@ -78,7 +81,7 @@ def write_split(
                 target.path,
                 filesystem=target.filesystem,
                 row_group_size=rows_per_row_group,
-                compression="zstd",
+                **PARQUET_OPTIONS,
             )
         num_examples += table.num_rows
     return num_examples
@@ -94,7 +97,7 @@ class RowGroupWriter:
         with target.reporting("written"):
             target.parent_folder()
             self._stream = target.filesystem.open_output_stream(target.path)
-            self._writer = pq.ParquetWriter(self._stream, schema, compression="zstd")
+            self._writer = pq.ParquetWriter(self._stream, schema, **PARQUET_OPTIONS)
 
     def __enter__(self) -> RowGroupWriter:
         return self
@@ -192,6 +195,7 @@ def open_parquet(
             filesystem=location.filesystem,
             metadata=metadata,
             read_dictionary=list(read_dictionary),
+            page_checksum_verification=True,
         )
     except FileNotFoundError as error:
         raise StorageError(f"{location.uri}: no such file") from error

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from data_loaders.batch import InteractionBatch
 from data_loaders.config import DataConfig
-from data_loaders.dataset import DatasetInfo, SplitInfo, write_dataset_info
+from data_loaders.dataset import DatasetInfo, SplitInfo, write_dataset_info, write_split
 from data_loaders.errors import SchemaError, StorageError
 from data_loaders.loader import InteractionLoader
 from data_loaders.skipping import Skipped
@@ -355,6 +355,30 @@ def test_a_damaged_file_is_refused_by_name_or_left_out(tmp_path: Path, name: str
         assert count(told(batches)) == len(lost)
     else:  # nobody knows how many rows it had
         assert [item.num_rows for item in told(batches)] == [None]
+
+
+def test_a_flipped_bit_is_found_in_what_this_project_writes(tmp_path: Path) -> None:
+    """Wherever it is in the pages of numbers that do not compress: they have checksums."""
+    random = np.random.default_rng(0)
+    table = pa.table({"price": random.normal(size=500), "click": np.ones(500)})
+    root = locate(str(tmp_path))
+    write_split(root, split="train", tables=[table], rows_per_file=500, rows_per_row_group=500)
+    [file] = (tmp_path / "train").iterdir()
+    content = file.read_bytes()
+    chunk = pq.read_metadata(file).row_group(0).column(0)
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    tree = {"root": root.uri, "features": {"price": {"kind": "dense"}}}
+    config = DataConfig.model_validate(tree | {"tasks": {"click": {"kind": "binary"}}})
+    for _ in range(20):
+        place = start + int(random.integers(100, chunk.total_compressed_size))
+        file.write_bytes(
+            content[:place]
+            + bytes([content[place] ^ 1 << random.integers(8)])
+            + content[place + 1 :]
+        )
+        item = InteractionLoader(config, split="train", num_rows={}, seed=None)
+        with pytest.raises(StorageError, match=r"part-00000\.parquet: row group 0 cannot be read"):
+            read(item)
 
 
 @pytest.mark.parametrize("name", UNDER_THE_RUN)
