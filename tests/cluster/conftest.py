@@ -30,13 +30,8 @@ class Head:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A token of our own: Ray would write one into the home folder."""
-    path = tmp_path_factory.mktemp("token") / "auth_token"
-    path.write_text("d2f1c4b6a89e4f0db7a5c3e1f2968407")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
-        yield path
+def _token(token: Path) -> None:
+    """For every test of the package, also those that start a cluster of their own."""
 
 
 @pytest.fixture(scope="session")

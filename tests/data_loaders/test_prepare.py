@@ -40,14 +40,10 @@ ONLY_HELD_OUT = "day-5"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A local cluster for all tests, with a token of its own."""
-    token = tmp_path_factory.mktemp("token") / "auth_token"
-    token.write_text("0c7d1e5f3b2a49688d1c6b5a4f3e2d10")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
-        with connected(None, environment={}):
-            yield
+def cluster(token: Path) -> Iterator[None]:
+    """A local cluster for all tests."""
+    with connected(None, environment={}):
+        yield
 
 
 def recipe_of(**prepare: Any) -> Recipe:
