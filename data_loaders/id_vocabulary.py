@@ -107,13 +107,7 @@ def read_vocabulary(uri: str, *, digest: str, min_count: int, max_ids: int) -> I
         SchemaError: the file is another one now, or no vocabulary.
         StorageError: it cannot be read.
     """
-    content = _read_bytes(uri)
-    found = _digest(content)
-    if found != digest:
-        raise SchemaError(
-            f"{uri}: this vocabulary is not the one that the run began with (digest {found}, "
-            f"expected {digest}): its ids would have other rows; restore the file"
-        )
+    content = read_checked(uri, digest=digest)
     try:
         table = pq.ParquetFile(pa.BufferReader(content)).read(columns=["id", "count"])
     except (pa.ArrowException, OSError) as error:
@@ -145,13 +139,24 @@ def digest_of(uri: str) -> str:
     Raises:
         StorageError: it cannot be read.
     """
-    return _digest(_read_bytes(uri))
+    return _digest(locate(uri).read_bytes())
 
 
-def _read_bytes(uri: str) -> bytes:
-    location = locate(uri)
-    with location.reporting("read"), location.filesystem.open_input_stream(location.path) as stream:
-        return bytes(stream.read())
+def read_checked(uri: str, *, digest: str) -> bytes:
+    """A vocabulary file's bytes.
+
+    Raises:
+        SchemaError: the file is another one now.
+        StorageError: it cannot be read.
+    """
+    content = locate(uri).read_bytes()
+    found = _digest(content)
+    if found != digest:
+        raise SchemaError(
+            f"{uri}: this vocabulary is not the one that the run began with (digest {found}, "
+            f"expected {digest}): its ids would have other rows; restore the file"
+        )
+    return content
 
 
 def _digest(content: bytes) -> str:

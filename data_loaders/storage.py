@@ -61,6 +61,16 @@ class Location:
     def name(self) -> str:
         return self.path.rstrip("/").rpartition("/")[2]
 
+    @property
+    def parent(self) -> Location:
+        """The folder that this file or folder lies in; what lies at the top is its own."""
+        path = self.path.rstrip("/").rpartition("/")[0]
+        base, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
+        shown = base.rstrip("/").rpartition("/")[0]
+        if not path:
+            return self
+        return Location(filesystem=self.filesystem, path=path, uri=f"{shown}{mark}{query}")
+
     def exists(self) -> bool:
         return self._info().type != pafs.FileType.NotFound
 
@@ -88,8 +98,17 @@ class Location:
         Raises:
             StorageError: there is no such file, it cannot be read, or it is not UTF-8.
         """
+        with self.reporting("read"):
+            return self.read_bytes().decode()
+
+    def read_bytes(self) -> bytes:
+        """The whole file.
+
+        Raises:
+            StorageError: there is no such file, or it cannot be read.
+        """
         with self.reporting("read"), self.filesystem.open_input_stream(self.path) as stream:
-            return bytes(stream.read()).decode()
+            return bytes(stream.read())
 
     def write_text(self, text: str) -> None:
         """Writes the whole file at once: a reader sees the old text or the new one, never a part.
@@ -97,12 +116,13 @@ class Location:
         Raises:
             StorageError: it cannot be written.
         """
+        self.write_bytes(text.encode())
+
+    def write_bytes(self, content: bytes) -> None:
+        """As `write_text`."""
         # An object store publishes on close; a local file needs a rename for the same promise.
         is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
         target = f"{self.path}.{uuid.uuid4().hex}.tmp" if is_local else self.path
-        content = (
-            text.encode()
-        )  # before the stream is open: an error inside it would publish a part
         with self.reporting("written"):
             self.parent_folder()
             with self.filesystem.open_output_stream(target) as stream:

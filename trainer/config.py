@@ -182,12 +182,23 @@ class Recipe(Section):
         """The recipe with what it leaves to the training split filled in; at no cost where nothing
         is left.
 
+        A run that has begun has vocabularies of its own, should the data set have lost them.
+
         Raises:
             InputError: the data set does not know it.
         """
         from data_loaders.fitting import fitted  # brings pandas, which takes a third of a second
 
-        data = fitted(self.data, num_rows=self.num_rows_of_feature())
+        num_rows = self.num_rows_of_feature()
+        try:
+            data = fitted(self.data, num_rows=num_rows)
+        except InputError:
+            from trainer.vocabularies import begun_with
+
+            data = begun_with(self).data
+            if data is self.data:
+                raise
+            data = fitted(data, num_rows=num_rows)
         return self.model_copy(update={"data": data})
 
 

@@ -31,6 +31,7 @@ from trainer.losses import NonFiniteLossError
 from trainer.metrics import TaskMetrics
 from trainer.progress import Listener, Progress
 from trainer.runtime import Runtime, joined_ranks
+from trainer.vocabularies import with_kept_vocabularies
 
 TaskResults = dict[str, dict[str, float | None]]
 
@@ -69,6 +70,8 @@ def evaluate_checkpoint(
     overrides = [] if data_root is None else [f"data.root={json.dumps(data_root)}"]
     tree = read_manifest(location).recipe
     recipe = build_recipe(tree, overrides=overrides, source=location.child(MANIFEST).uri)
+    # the run's own, wherever its folder is by now
+    recipe = with_kept_vocabularies(recipe, run=location.parent.parent)
     split = final_split(recipe.data)
     with joined_ranks() as runtime:
         model, _ = build_sharded_model(recipe, runtime=runtime)

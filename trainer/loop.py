@@ -41,6 +41,7 @@ from trainer.progress import Listener, Progress, throttled
 from trainer.run_folder import RunFolder
 from trainer.runtime import Runtime, joined_ranks
 from trainer.state import Stopwatch, TrainState, Window
+from trainer.vocabularies import keep_vocabularies
 
 
 def train(recipe: Recipe, *, listener: Listener | None = None) -> None:
@@ -63,6 +64,12 @@ class _Training:
 
     def __init__(self, recipe: Recipe, runtime: Runtime, *, listener: Listener | None) -> None:
         assert recipe.run.uri is not None, "the launcher chooses run.uri"
+        location = locate(recipe.run.uri)
+        # checkpoints move CPU tensors, whatever the model's collectives run on
+        self.group = dist.new_group(backend="gloo")
+        recipe = keep_vocabularies(
+            recipe, run=location, is_writer=runtime.rank == 0, group=self.group
+        )
         self.recipe, self.runtime = recipe, runtime
         self.listener = throttled(listener) if listener is not None else None
         self.device = runtime.device
@@ -77,9 +84,6 @@ class _Training:
         epochs = recipe.run.num_epochs
         self.num_steps = recipe.run.num_steps or (epochs or 0) * self.loader.steps_per_epoch
         self.has_valid = has_split(recipe.data, split="valid")
-        location = locate(recipe.run.uri)
-        # checkpoints move CPU tensors, whatever the model's collectives run on
-        self.group = dist.new_group(backend="gloo")
         self.checkpoints = Checkpoints(location, keep=recipe.checkpoint.keep, group=self.group)
         self.checkpoint, self.state = self._newest_checkpoint()
         self.folder = RunFolder(location, is_writer=runtime.rank == 0, resumed_step=self.state.step)

@@ -86,6 +86,19 @@ def test_the_uri_of_a_child_leads_to_the_child(root: Location, name: str) -> Non
     assert locate(child.uri).read_text() == "here"
 
 
+@pytest.mark.parametrize("name", ["plain.txt", "with space", "100%", "a+b=c"])
+def test_the_parent_of_a_child_is_the_folder(root: Location, name: str) -> None:
+    """By path and by URI, however deep; a bucket and `/` have none."""
+    for child, parent in (
+        (root.child(name), root),
+        (root.child(f"deep/{name}/er"), root.child(f"deep/{name}")),
+    ):
+        assert (child.parent.path, child.parent.uri) == (parent.path, parent.uri)
+        assert locate(child.parent.uri).path == parent.path
+    top = locate("/")
+    assert top.parent == top
+
+
 def test_children_are_sorted_and_direct(root: Location) -> None:
     for name in ["b.txt", "a.txt", "c/d/e.txt", "c.txt"]:
         root.child(name).write_text(name)
