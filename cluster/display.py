@@ -49,6 +49,7 @@ def training_progress() -> Iterator[Callable[[Progress], None]]:
             task = bar.add_task("starting ranks", total=None)
 
             def show(progress: Progress) -> None:
+                print_skipped([progress.note] if progress.note else [])
                 bar.update(
                     task,
                     description="training" if progress.phase == "train" else "evaluating",
@@ -63,6 +64,7 @@ def training_progress() -> Iterator[Callable[[Progress], None]]:
 
         def log(progress: Progress) -> None:
             nonlocal last_line
+            print_skipped([progress.note] if progress.note else [])
             if time.monotonic() - last_line >= LINE_INTERVAL_SECONDS:
                 last_line = time.monotonic()
                 console.print(
@@ -153,6 +155,12 @@ def print_rejected(reasons: Mapping[str, int], *, folder: str) -> None:
     console.print(f"they are in {folder}", soft_wrap=True, markup=False)
 
 
+def print_skipped(lines: Sequence[str]) -> None:
+    """What was left out under `data.on_error: skip`."""
+    for line in lines:
+        console.print(f"[yellow]{_plain(line)}", soft_wrap=True)
+
+
 def print_plan(placements: Sequence[dict[str, Any]], *, most: int = 20) -> None:
     """The sharding plan, the largest tables first."""
     table = _table("\nsharding plan", ["table", "rows", "dim", "sharding", "ranks", "MiB a rank"])
@@ -181,6 +189,9 @@ def print_summary(summary: dict[str, Any], *, run_uri: str) -> None:
         console.print(
             "[yellow]the data set has no test/ and no valid/: this is what was trained on"
         )
+    skipped = _skipped_in_words(summary)
+    if skipped:
+        print_skipped([f"skipped {skipped}: see metrics.jsonl and summary.json of the run"])
     print_plan(summary["plan"])
     facts = {
         "examples": f"{summary['examples']:,} in {summary['steps']:,} steps "
@@ -193,6 +204,19 @@ def print_summary(summary: dict[str, Any], *, run_uri: str) -> None:
     }
     for name, value in facts.items():
         console.print(f"[bold]{name:<11}[/]{_plain(str(value))}", soft_wrap=True)
+
+
+def _skipped_in_words(summary: dict[str, Any]) -> str:
+    """Empty if nothing was left out."""
+    parts = []
+    for prefix, where in (("", "training"), ("evaluation_", "evaluation")):
+        num_examples = summary[f"{prefix}skipped"]
+        num_files = summary[f"{prefix}skipped_uncounted_files"]
+        if num_examples:
+            parts.append(f"{num_examples:,} examples in {where}")
+        if num_files:
+            parts.append(f"{num_files:,} files of unknown length in {where}")
+    return " and ".join(parts)
 
 
 def _why_chosen(summary: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch.distributed as dist
@@ -59,6 +60,8 @@ class Manifest(Section):
         world_size: ranks that wrote it.
         score: on valid, the higher the better; None where it was not evaluated.
         recipe: resolved.
+        skipped: examples left out so far, over all ranks.
+        uncounted_files: files left out, their examples unknown.
     """
 
     format: Literal[1] = 1
@@ -71,6 +74,8 @@ class Manifest(Section):
     world_size: int
     score: float | None
     recipe: dict[str, Any]
+    skipped: int = 0
+    uncounted_files: int = 0
 
 
 class Checkpoints:
@@ -198,9 +203,17 @@ def read_manifest(location: Location) -> Manifest:
 
 
 def check_fits(
-    location: Location, manifest: Manifest, *, recipe: Recipe, log_fingerprint: str
+    location: Location,
+    manifest: Manifest,
+    *,
+    recipe: Recipe,
+    log_fingerprint: str,
+    file_changes: Sequence[str] = (),
 ) -> None:
     """A run goes on only with the model and the log that it began with.
+
+    Args:
+        file_changes: what differs between the files of the log then and now, in words.
 
     Raises:
         CheckpointMismatchError: naming the first key that differs, or the log.
@@ -224,9 +237,12 @@ def check_fits(
                 f"{', '.join(names)} there; keep it, or start another run.uri"
             )
     if manifest.log_fingerprint != log_fingerprint:
+        what = "the log under data.root, its catalogue, or run.seed, has changed"
+        if file_changes:
+            more = f" and {len(file_changes) - 1} files more" if file_changes[1:] else ""
+            what = f"of the log under data.root, {file_changes[0]}{more}"
         raise CheckpointMismatchError(
-            f"{location.uri}: the log under data.root, its catalogue, or run.seed, has changed "
-            "since this checkpoint, so its place in the log is lost; "
+            f"{location.uri}: {what} since this run began, so its place in the log is lost; "
             "restore the files, or start another run.uri"
         )
 

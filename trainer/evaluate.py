@@ -27,10 +27,12 @@ from trainer.checkpoint import (
 )
 from trainer.cold_start import ColdStartMetrics
 from trainer.config import Recipe, build_recipe
+from trainer.log_files import check_ranks_agree
 from trainer.losses import NonFiniteLossError
 from trainer.metrics import TaskMetrics
 from trainer.progress import Listener, Progress
 from trainer.runtime import Runtime, joined_ranks
+from trainer.skip_report import SkipReport, Skips
 from trainer.vocabularies import with_kept_vocabularies
 
 TaskResults = dict[str, dict[str, float | None]]
@@ -46,11 +48,13 @@ class Evaluation:
             metric whose best value is known, and for a binary task `best_auc` in any case, None
             where it is unknown; and those of `ColdStartMetrics`.
         examples_per_second: over all ranks.
+        skips: what was left out under `data.on_error: skip`.
     """
 
     split: Split
     tasks: TaskResults
     examples_per_second: float
+    skips: SkipReport
 
 
 def evaluate_checkpoint(
@@ -120,7 +124,9 @@ def evaluate_split(
         rank=runtime.rank,
         world_size=runtime.world_size,
     )
+    check_ranks_agree(loader.files, split=split)
     metrics = TaskMetrics(recipe.data.tasks, device=runtime.device)
+    skips = Skips(recipe.data, device=runtime.device)
     cold_start = ColdStartMetrics(recipe.data, device=runtime.device)
     was_training = model.training
     model.eval()
@@ -134,6 +140,7 @@ def evaluate_split(
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"evaluation on {split}, step {step}: {error}") from None
         metrics.update(output)
+        skips.update(output)
         cold_start.update(output, ids=batch.ids)
         num_done = min(step * recipe.data.batch_size, loader.num_examples)
         rate = num_done / (time.monotonic() - started)
@@ -143,7 +150,12 @@ def evaluate_split(
     tasks = with_best(metrics.reduce_and_reset(), config=recipe.data, split=split)
     for task, result in cold_start.reduce_and_reset().items():
         tasks[task].update(result)
-    return Evaluation(split=split, tasks=tasks, examples_per_second=round(rate, 1))
+    return Evaluation(
+        split=split,
+        tasks=tasks,
+        examples_per_second=round(rate, 1),
+        skips=skips.reduce_and_reset(),
+    )
 
 
 def with_best(results: TaskResults, *, config: DataConfig, split: Split) -> TaskResults:

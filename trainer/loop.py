@@ -33,6 +33,7 @@ from trainer.evaluate import (
     final_split,
     selection_score,
 )
+from trainer.log_files import check_ranks_agree, differences, read_log_files
 from trainer.losses import NonFiniteLossError
 from trainer.metrics import TaskMetrics
 from trainer.model import StepOutput
@@ -40,6 +41,7 @@ from trainer.optimizer import build_optimizer
 from trainer.progress import Listener, Progress, throttled
 from trainer.run_folder import RunFolder
 from trainer.runtime import Runtime, joined_ranks
+from trainer.skip_report import SkipReport, Skips, in_words
 from trainer.state import Stopwatch, TrainState, Window
 from trainer.vocabularies import keep_vocabularies
 
@@ -81,11 +83,12 @@ class _Training:
             rank=runtime.rank,
             world_size=runtime.world_size,
         )
+        check_ranks_agree(self.loader.files, split="train")
         epochs = recipe.run.num_epochs
         self.num_steps = recipe.run.num_steps or (epochs or 0) * self.loader.steps_per_epoch
         self.has_valid = has_split(recipe.data, split="valid")
         self.checkpoints = Checkpoints(location, keep=recipe.checkpoint.keep, group=self.group)
-        self.checkpoint, self.state = self._newest_checkpoint()
+        self.checkpoint, self.state = self._newest_checkpoint(location)
         self.folder = RunFolder(location, is_writer=runtime.rank == 0, resumed_step=self.state.step)
         self.data_wait = Stopwatch(self.state.data_wait_seconds)
         # reading starts here, while the model is built
@@ -101,9 +104,12 @@ class _Training:
         if self.checkpoint is not None:
             restore(self.checkpoint, model=self.model, optimizer=self.optimizer, group=self.group)
         self.metrics = TaskMetrics(recipe.data.tasks, device=self.device)
+        self.skips = Skips(recipe.data, device=self.device)
 
     def run(self) -> None:
         self.folder.write_recipe(dump_recipe(self.recipe))
+        if self.checkpoint is None:
+            self.folder.write_log_files(self.loader.files)
         self._train_steps()
         self._finish()
 
@@ -117,6 +123,7 @@ class _Training:
             self._seed_step()
             output = self._next_output(pipeline)
             self.metrics.update(output)
+            self.skips.update(output)
             self.state = self._after(output, seconds=time.monotonic() - started)
             self._tell(output, window)
             is_last = self.state.step == self.num_steps
@@ -143,7 +150,8 @@ class _Training:
     def _after(self, output: StepOutput, *, seconds: float) -> TrainState:
         plan = self.loader.plan(epoch=self.state.cursor.epoch)
         examples = plan.num_examples(rank=0, world_size=1, step=self.state.cursor.step)
-        return TrainState(
+        return dataclasses.replace(
+            self.state,
             step=self.state.step + 1,
             examples=self.state.examples + examples,
             seconds=self.state.seconds + seconds,
@@ -169,14 +177,30 @@ class _Training:
         self.listener(Progress("train", self.state.step, self.num_steps, rate, losses))
 
     def _report_training(self, window: Window) -> Window:
-        tasks = self.metrics.reduce_and_reset()
-        self._report("train", tasks, examples_per_second=window.examples_per_second(self.state))
+        tasks, skips = self.metrics.reduce_and_reset(), self.skips.reduce_and_reset()
+        if self.skips.is_on:
+            self._count_skipped(skips, window)
+        rate, skipped = window.examples_per_second(self.state), self.state.skipped
+        self._report("train", tasks, skips, examples_per_second=rate, skipped=skipped)
         return Window(self.state)
 
-    def _report(self, split: str, tasks: TaskResults, **more: float) -> None:
+    def _count_skipped(self, skips: SkipReport, window: Window) -> None:
+        """Takes what was left out from the examples, which were counted as planned."""
+        if skips.skipped and not self.state.has_skipped and self.listener is not None:
+            note = f"{in_words(skips.skipped[0])} (data.on_error: skip; more: metrics.jsonl)"
+            self.listener(Progress("train", self.state.step, self.num_steps, 0.0, {}, note))
+        self.state = dataclasses.replace(
+            self.state,
+            examples=window.start.examples + skips.num_given,
+            skipped=self.state.skipped + skips.num_skipped,
+            uncounted_files=self.state.uncounted_files + skips.num_uncounted_files,
+        )
+
+    def _report(self, split: str, tasks: TaskResults, skips: SkipReport, **more: float) -> None:
         state = self.state
         head = {"split": split, "step": state.step, "examples": state.examples}
-        self.folder.report({**head, "seconds": round(state.seconds, 3), **more, "tasks": tasks})
+        line = {**head, "seconds": round(state.seconds, 3), **more, **skips.entries()}
+        self.folder.report({**line, "tasks": tasks})
 
     def _evaluate(self, split: Split) -> Evaluation:
         return evaluate_split(
@@ -189,7 +213,8 @@ class _Training:
 
     def _validate(self) -> float:
         result = self._evaluate("valid")
-        self._report("valid", result.tasks, examples_per_second=result.examples_per_second)
+        rate, skipped = result.examples_per_second, result.skips.num_skipped
+        self._report("valid", result.tasks, result.skips, examples_per_second=rate, skipped=skipped)
         return selection_score(result.tasks)
 
     def _save(self, *, score: float | None) -> Location:
@@ -201,6 +226,8 @@ class _Training:
             examples=state.examples,
             seconds=state.seconds,
             data_wait_seconds=state.data_wait_seconds,
+            skipped=state.skipped,
+            uncounted_files=state.uncounted_files,
             cursor=dataclasses.astuple(state.cursor),
             log_fingerprint=self.loader.fingerprint,
             world_size=self.runtime.world_size,
@@ -220,13 +247,22 @@ class _Training:
                 "was written; lower optimizer.*.learning_rate, or look for extreme values"
             )
 
-    def _newest_checkpoint(self) -> tuple[Location | None, TrainState]:
+    def _newest_checkpoint(self, run: Location) -> tuple[Location | None, TrainState]:
         """Where to go on, if this run has been begun before."""
         newest = self.checkpoints.newest()
         if newest is None:
             return None, TrainState()
         location, manifest = newest
-        check_fits(location, manifest, recipe=self.recipe, log_fingerprint=self.loader.fingerprint)
+        begun_with = read_log_files(run)
+        check_fits(
+            location,
+            manifest,
+            recipe=self.recipe,
+            log_fingerprint=self.loader.fingerprint,
+            file_changes=differences(self.loader.files, begun_with, split="train")
+            if begun_with
+            else (),
+        )
         if manifest.step > self.num_steps:
             raise InputError(
                 f"{location.uri}: this run is {manifest.step} steps long already, more than "
@@ -239,6 +275,8 @@ class _Training:
             seconds=manifest.seconds,
             data_wait_seconds=manifest.data_wait_seconds,
             cursor=cursor_of(manifest),
+            skipped=manifest.skipped,
+            uncounted_files=manifest.uncounted_files,
         )
 
     def _finish(self) -> None:
@@ -253,12 +291,17 @@ class _Training:
         self.folder.write_summary(
             {
                 "examples": state.examples,
+                "skipped": state.skipped,
+                "skipped_uncounted_files": state.uncounted_files,
                 "steps": state.step,
                 "world_size": self.runtime.world_size,
                 "seconds": round(state.seconds, 3),
                 "examples_per_second": round(state.examples / state.seconds, 1),
                 "data_wait_fraction": round(state.data_wait_seconds / state.seconds, 4),
                 "evaluated_on": result.split,
+                "evaluation_skipped": result.skips.num_skipped,
+                "evaluation_skipped_uncounted_files": result.skips.num_uncounted_files,
+                **{f"evaluation_{key}": item for key, item in result.skips.entries().items()},
                 "tasks": result.tasks,
                 "checkpoint": self.checkpoint.uri,
                 "plan": [

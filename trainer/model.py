@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from data_loaders.batch import InteractionBatch
+from data_loaders.skipping import Skipped
 from data_loaders.streams import Cursor
 from embeddings.lookup import pooled_in_order
 from trainer.losses import TaskLoss, normalised_loss, summed_task_losses
@@ -33,6 +34,7 @@ class StepOutput:
         weights_B: float32, 0 for padding.
         losses_T: float32, mean over all ranks.
         cursor: the position in the log behind this batch.
+        skipped: what the batch says was left out of the log.
     """
 
     outputs_BT: Tensor
@@ -40,6 +42,7 @@ class StepOutput:
     weights_B: Tensor
     losses_T: Tensor
     cursor: Cursor
+    skipped: tuple[Skipped, ...] = ()
 
 
 class MultiTaskModel(nn.Module):
@@ -110,6 +113,7 @@ def multi_task_loss(
         weights_B=batch.weights_B,
         losses_T=losses_T,
         cursor=batch.cursor,
+        skipped=batch.skipped,
     )
     return loss, output
 

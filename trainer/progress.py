@@ -18,6 +18,7 @@ class Progress:
         num_steps: steps in all.
         examples_per_second: over all ranks, since the last report.
         losses: mean loss of each task in the last step, nats or squared standard deviations.
+        note: a line to show once.
     """
 
     phase: Literal["train", "evaluate"]
@@ -25,6 +26,7 @@ class Progress:
     num_steps: int
     examples_per_second: float
     losses: dict[str, float]
+    note: str = ""
 
 
 Listener = Callable[[Progress], None]
@@ -35,12 +37,15 @@ INTERVAL_SECONDS = 0.2
 
 
 def throttled(listener: Listener) -> Listener:
-    """The same listener, told of each new phase, and else at most every `INTERVAL_SECONDS`."""
+    """The same listener, told of each new phase and note, and else at most every
+    `INTERVAL_SECONDS`.
+    """
     told_at, phase = 0.0, ""
 
     def tell(progress: Progress) -> None:
         nonlocal told_at, phase
-        if progress.phase != phase or time.monotonic() - told_at >= INTERVAL_SECONDS:
+        is_new = progress.phase != phase or progress.note
+        if is_new or time.monotonic() - told_at >= INTERVAL_SECONDS:
             told_at, phase = time.monotonic(), progress.phase
             listener(progress)
 

@@ -1,6 +1,7 @@
 """What a run leaves for people and scripts in its folder, on any URI.
 
 RUN/recipe.yaml      resolved
+RUN/log_files.json   what the log was when the run began
 RUN/metrics.jsonl    a line per report
 RUN/summary.json     at the end
 """
@@ -12,6 +13,7 @@ import time
 from typing import Any
 
 from data_loaders.storage import Location
+from trainer.log_files import LogFiles, write_log_files
 
 # An object store cannot append: the file is written whole, so not at every report.
 _FLUSH_INTERVAL_SECONDS = 5.0
@@ -40,6 +42,11 @@ class RunFolder:
         """Writes `recipe.yaml`."""
         if self._is_writer:
             self.location.child("recipe.yaml").write_text(text)
+
+    def write_log_files(self, files: LogFiles) -> None:
+        """Writes `log_files.json`, which a run is held to when it is taken up."""
+        if self._is_writer:
+            write_log_files(self.location, files)
 
     def report(self, line: dict[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`; on storage within seconds, or at the next `flush`."""

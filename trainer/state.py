@@ -22,6 +22,8 @@ class TrainState:
         seconds: spent in steps, waiting for data included, evaluation and checkpoints not.
         data_wait_seconds: of them, waiting for data on this rank.
         cursor: the position in the log behind the last batch trained.
+        skipped: examples left out so far, over all ranks and epochs, as of the last report.
+        uncounted_files: files left out of which nobody knows how many examples they held.
     """
 
     step: int = 0
@@ -29,6 +31,12 @@ class TrainState:
     seconds: float = 0.0
     data_wait_seconds: float = 0.0
     cursor: Cursor = Cursor()
+    skipped: int = 0
+    uncounted_files: int = 0
+
+    @property
+    def has_skipped(self) -> bool:
+        return self.skipped + self.uncounted_files > 0
 
 
 class Stopwatch:

@@ -1,0 +1,85 @@
+"""Which files a run reads: the same on every rank, and the same when the run is taken up.
+
+RUN/log_files.json    name, size and digest of each training file, written when the run begins
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import torch.distributed as dist
+
+from data_loaders.dataset import Split
+from data_loaders.errors import StorageError
+from data_loaders.storage import Location
+
+# size in bytes and digest of a file, by its name
+LogFiles = Mapping[str, tuple[int, str]]
+
+
+def _location(run: Location) -> Location:
+    return run.child("log_files.json")
+
+
+def write_log_files(run: Location, files: LogFiles) -> None:
+    """Writes down what a run begins with."""
+    lines = [
+        f"  {json.dumps(name)}: {json.dumps({'bytes': num_bytes, 'digest': digest})}"
+        for name, (num_bytes, digest) in files.items()
+    ]
+    _location(run).write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read_log_files(run: Location) -> LogFiles | None:
+    """What a run began with; None if nobody wrote it down.
+
+    Raises:
+        StorageError: it is damaged or out of reach.
+    """
+    location = _location(run)
+    if not location.exists():
+        return None
+    try:
+        return {
+            name: (item["bytes"], item["digest"])
+            for name, item in json.loads(location.read_text()).items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StorageError(
+            f"{location.uri}: is damaged ({error}); delete it, or start another run.uri"
+        ) from error
+
+
+def differences(found: LogFiles, expected: LogFiles, *, split: Split) -> list[str]:
+    """What has become of each file that is not as expected, in words, by name."""
+    words = []
+    for name in sorted({*found, *expected}):
+        if name not in found:
+            words.append(f"{split}/{name} has gone")
+        elif name not in expected:
+            words.append(f"{split}/{name} has come")
+        elif found[name] != expected[name]:
+            sizes = f"{expected[name][0]:,} bytes there, {found[name][0]:,} here"
+            words.append(f"{split}/{name} has changed ({sizes})")
+    return words
+
+
+def check_ranks_agree(files: LogFiles, *, split: Split) -> None:
+    """A file that comes or goes while ranks list the log would put them out of step; every rank
+    must call.
+
+    Raises:
+        StorageError: another rank found other files.
+    """
+    mine = sorted(files.items())
+    by_rank: list[list[tuple[str, tuple[int, str]]]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(by_rank, mine)
+    for rank, theirs in enumerate(by_rank):
+        if theirs != by_rank[0]:
+            [word, *more] = differences(dict(theirs), dict(by_rank[0]), split=split)
+            raise StorageError(
+                f"{word}{f' and {len(more)} files more' if more else ''} between the moments when "
+                f"rank 0 and rank {rank} looked; a log must not change while a run begins: start "
+                "it again"
+            )
