@@ -9,6 +9,7 @@ from data_loaders.batch import InteractionBatch
 from data_loaders.collate import Layout, Part, collate
 from data_loaders.config import DataConfig
 from data_loaders.dataset import Split
+from data_loaders.hashing import shuffled
 from data_loaders.negatives import NegativeSampler
 from data_loaders.prefetch import Prefetch
 from data_loaders.reader import LogReader
@@ -55,6 +56,7 @@ class InteractionLoader:
         self._num_streams = config.num_streams if seed is not None else world_size
         check_world_size(num_streams=self._num_streams, world_size=world_size)
         self._config = config
+        shuffled(1, key=(0,))  # loads numba now, not while the first batch is waited for
         self._encoder = Encoder(config, num_rows=num_rows)
         self._negatives = NegativeSampler(config, num_rows=num_rows) if config.negatives else None
         self._seed = seed
@@ -147,10 +149,7 @@ class InteractionLoader:
     ) -> Iterator[InteractionBatch]:
         held: list[WindowRows] = []
         size = self._config.rows_per_example
-        per_round = max(1, ROWS_PER_ROUND * self._world_size // (plan.batch_size * size))
-        stop_step = first_step + num_steps
-        for step in range(first_step, stop_step, per_round):
-            steps = range(step, min(step + per_round, stop_step))
+        for steps in self._round_steps(plan, range(first_step, first_step + num_steps)):
             taken = list(windows.before(steps.stop))
             held = sorted(held + taken, key=lambda rows: (rows.window.stream, rows.window.start))
             parts = [
@@ -170,6 +169,15 @@ class InteractionLoader:
                 batch.skipped = tuple(told[taking])
                 yield batch
             held = [rows for rows in held if _last_step(rows.window, plan=plan) >= steps.stop]
+
+    def _round_steps(self, plan: EpochPlan, steps: range) -> Iterator[range]:
+        """Steps that are put together at once: few at first, so that training starts soon."""
+        rows_per_step = plan.batch_size * self._config.rows_per_example
+        most = max(1, ROWS_PER_ROUND * self._world_size // rows_per_step)
+        start, size = steps.start, 1
+        while start < steps.stop:
+            yield range(start, min(start + size, steps.stop))
+            start, size = start + size, min(2 * size, most)
 
 
 def _parts(rows: WindowRows, *, plan: EpochPlan, steps: range, size: int) -> Iterator[Part]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -14,6 +15,8 @@ class Prefetch(Iterator[Item]):
     """Yields the same items, made ahead by a thread that starts at once.
 
     An exception of `items` is raised at its place.
+
+    `close()` ends the thread; so do dropping the object and the end of the process.
 
     Args:
         items: what to iterate over; only the thread touches it.
@@ -30,17 +33,18 @@ class Prefetch(Iterator[Item]):
             target=self._waiting.fill, args=(items,), name="prefetch", daemon=True
         )
         self._thread.start()
+        # at the latest when the process ends: a thread that still runs compiled code then aborts it
+        self.close = weakref.finalize(self, _end, self._waiting, self._thread)
 
     def __next__(self) -> Item:
         return self._waiting.take()
 
-    def close(self) -> None:
-        """Ends the thread; what it made is dropped."""
-        self._waiting.stop()
-        self._thread.join()
 
-    def __del__(self) -> None:
-        self._waiting.stop()
+def _end(waiting: _Waiting[Item], thread: threading.Thread) -> None:
+    """Ends the thread; what it made is dropped."""
+    waiting.stop()
+    if thread is not threading.current_thread():  # which may collect the garbage
+        thread.join()
 
 
 class _Waiting(Generic[Item]):

@@ -19,6 +19,7 @@ end at the same step. Only the last step is shorter.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -128,8 +129,11 @@ class EpochPlan:
     def windows(self, *, stream: int, first_step: int = 0) -> Iterator[Window]:
         """The windows of a stream, from the one that holds its first row of `first_step` on."""
         first_row = first_step * int(self.rows_per_step_V[stream])
-        # windows that end at different steps in different streams spread the work over the steps
-        enough = max(1, self.window_rows * (stream + 1) // self.num_streams)
+        # One piece at first, so that training starts soon; then windows that end at different steps
+        # in different streams, which spreads the work over the steps.
+        spread = max(1, self.window_rows * (stream + 1) // self.num_streams)
+        thresholds = itertools.chain([1, spread], itertools.repeat(self.window_rows))
+        enough = next(thresholds)
         start, held, pieces = 0, 0, []
         for piece in self._pieces(stream):
             pieces.append(piece)
@@ -137,7 +141,7 @@ class EpochPlan:
             if held >= enough:
                 if start + held > first_row:
                     yield Window(stream=stream, start=start, pieces=tuple(pieces))
-                start, held, pieces, enough = start + held, 0, [], self.window_rows
+                start, held, pieces, enough = start + held, 0, [], next(thresholds)
         if held and start + held > first_row:
             yield Window(stream=stream, start=start, pieces=tuple(pieces))
 
