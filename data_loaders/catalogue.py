@@ -93,11 +93,13 @@ def open_catalogue(config: DataConfig, *, negatives: NegativesConfig) -> Catalog
         SchemaError: it lacks a column, has one with a type that the recipe cannot use, or no rows.
     """
     location = _locate(config, uri=negatives.catalogue)
-    if not location.exists():
+    try:
+        num_bytes = location.num_bytes()
+    except StorageError as error:
         raise StorageError(
-            f"{location.uri}: no such file ({KEY}); expected a Parquet file with one row per item; "
+            f"{error} ({KEY}); expected a Parquet file with one row per item; "
             "write it (docs/recipe.md says how), or correct the URI"
-        )
+        ) from error
     with open_parquet(location) as parquet:
         schema, metadata = parquet.schema_arrow, parquet.metadata
     known = {
@@ -123,7 +125,7 @@ def open_catalogue(config: DataConfig, *, negatives: NegativesConfig) -> Catalog
         location=location,
         items=items,
         columns=columns,
-        fingerprint=footer_digest(metadata, num_bytes=location.num_bytes())[:16],
+        fingerprint=footer_digest(metadata, num_bytes=num_bytes)[:16],
     )
 
 

@@ -119,16 +119,20 @@ class LogReader:
 
     def _open(self, group: int) -> pq.ParquetFile:
         file_index = int(self.groups.file_G[group])
-        file, footer = self.groups.files[file_index], self._footer(file_index)
-        if file.num_bytes() != self.groups.num_bytes[file_index]:  # since its footer was read
+        file = self.groups.files[file_index]
+        # every time: the footer is read once; and first: here an error tells whether the storage or
+        # the file is at fault
+        if file.num_bytes() != self.groups.num_bytes[file_index]:
             raise _changed(file)
+        footer = self._footer(file_index)
         return open_parquet(file, metadata=footer.metadata, read_dictionary=footer.strings)
 
     def _read_footer(self, file_index: int) -> _Footer:
         file = self.groups.files[file_index]
         with open_parquet(file) as parquet:
             metadata = parquet.metadata
-        if footer_digest(metadata, num_bytes=file.num_bytes()) != self.groups.digests[file_index]:
+        num_bytes = self.groups.num_bytes[file_index]
+        if footer_digest(metadata, num_bytes=num_bytes) != self.groups.digests[file_index]:
             raise _changed(file)
         columns = (metadata.schema.column(index) for index in range(metadata.num_columns))
         return _Footer(

@@ -345,6 +345,7 @@ def test_a_catalogue_that_cannot_serve_is_refused(
     catalogue = tmp_path / "items.parquet"
     if columns is None:
         catalogue.unlink()
+        catalogue.mkdir()  # a folder is no file either
     else:
         write_catalogue(catalogue, **columns)
     config = make_config(tmp_path, negatives={"sampling": "popularity"})

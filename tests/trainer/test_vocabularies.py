@@ -107,16 +107,6 @@ def test_a_run_goes_on_without_the_vocabularies_of_its_data_set(tmp_path: Path) 
         make_recipe(log, broken).fitted()
 
 
-def test_a_data_set_that_is_written_anew_does_not_change_a_run(tmp_path: Path) -> None:
-    """Its checkpoints are evaluated with the vocabulary of their training."""
-    log, run = write_log(tmp_path / "log"), tmp_path / "run"
-    train_on(make_recipe(log, run), world_size=1)
-    before = evaluated(run)
-    path = log / "vocabularies" / "item.parquet"
-    pq.write_table(pq.read_table(path).slice(3), path)
-    assert evaluated(run) == before
-
-
 def test_a_copy_that_was_changed_is_refused(tmp_path: Path) -> None:
     """By its digest; a checkpoint that was copied alone reads those of its run."""
     log, run = write_log(tmp_path / "log"), tmp_path / "run"
