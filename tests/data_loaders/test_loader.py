@@ -229,7 +229,8 @@ def test_a_damaged_row_group_is_named_after_the_batches_before_it(tmp_path: Path
             read += rows_of(batch)
     assert str(caught.value).startswith(f"{file}: row group 1 cannot be read (")
     assert "\n" not in str(caught.value)
-    assert read in ([], list(range(40)))  # all of a round, or what was before it
+    assert read == list(range(len(read)))  # the rounds before it, whole
+    assert len(read) <= 40
     assert not prefetch_threads()
 
 
