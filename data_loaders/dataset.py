@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 from data_loaders.config import Section
 from data_loaders.errors import SchemaError, StorageError
 from data_loaders.statistics import ColumnStatistics
-from data_loaders.storage import Location, first_line
+from data_loaders.storage import Location, first_line, is_of_store
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -201,6 +201,9 @@ def open_parquet(
         raise StorageError(f"{location.uri}: no such file") from error
     except (pa.ArrowException, OSError) as error:
         location.num_bytes()  # names the storage where that, and not the file, is at fault
+        if is_of_store(error):
+            with location.reporting("read"):
+                raise
         raise StorageError(
             f"{location.uri}: not a readable Parquet file ({first_line(error)}); "
             "it may be truncated: write it again"

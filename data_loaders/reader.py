@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from data_loaders.dataset import open_parquet, rechunk
 from data_loaders.errors import StorageError
 from data_loaders.row_groups import RowGroups, footer_digest
-from data_loaders.storage import Location, first_line
+from data_loaders.storage import Location, first_line, is_of_store
 from data_loaders.streams import MAX_PIECE_ROWS
 
 # Footers of files that are being read; one may take some 100 kB.
@@ -146,9 +146,12 @@ class LogReader:
         )
 
     def _unreadable(self, group: int, error: Exception) -> StorageError:
+        remedy = "the file is damaged or was changed: write it again"
+        if is_of_store(error):
+            remedy = "it was tried again and again: go on when the store is well"
         return StorageError(
             f"{self.file_of(group).uri}: row group {self.groups.index_G[group]} cannot be read "
-            f"({first_line(error)}); the file is damaged or was changed: write it again"
+            f"({first_line(error)}); {remedy}"
         )
 
 

@@ -223,6 +223,11 @@ def _filesystem(scheme: str, authority: str, query: str) -> pafs.FileSystem:
     return pafs.S3FileSystem(**options)
 
 
+def is_of_store(error: BaseException) -> bool:
+    """Whether an object store is at fault, and not the content of a file."""
+    return "AWS Error" in str(error)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, for a message of one line."""
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(" :.")

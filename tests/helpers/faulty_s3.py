@@ -27,7 +27,7 @@ class Faults:
         kind: 503 answers so; cut ends in mid-answer; hang up closes at once; silence never answers.
         times: for the first requests of each object; None for ever.
         delay_seconds: before every answer.
-        counts: requests seen of each object.
+        counts: requests of each object so far; a HEAD has no answer that could be cut.
     """
 
     kind: Fault = "none"
@@ -40,10 +40,10 @@ class Faults:
         self._lock = threading.Lock()
         self.is_over = threading.Event()
 
-    def next_fault(self, path: str) -> Fault:
+    def next_fault(self, method: str, path: str) -> Fault:
         """Of a request that has just come."""
         path = urlsplit(path).path
-        if self.of not in path:
+        if self.of not in path or (self.kind == "cut" and method == "HEAD"):
             return "none"
         with self._lock:
             self.counts[path] += 1
@@ -78,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
     state: Faults
 
     def do_GET(self) -> None:
-        fault = self.state.next_fault(self.path)
+        fault = self.state.next_fault(self.command, self.path)
         time.sleep(self.state.delay_seconds)
         match fault:
             case "503":
