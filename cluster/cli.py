@@ -195,8 +195,8 @@ def prepare(
     over.
     """
     from cluster.display import console
-    from data_loaders.public import DATASETS
-    from data_loaders.public import prepare as prepare_dataset
+    from data_loaders.public.datasets import DATASETS
+    from data_loaders.public.datasets import prepare as prepare_dataset
     from trainer.runtime import prepare_environment
 
     prepare_environment()

@@ -5,9 +5,9 @@
     ROOT/rejected/*.parquet                         the other rows: reason, value, source, row, raw
     ROOT/dataset.json                               written last: the data set is complete
 
-The steps are those of `data_loaders.staging`; Ray Data runs each side by side over its items (parts
-of the log, hash ranges, files), and runs those again whose process or node was lost. They exchange
-files; what comes back to this process are counts and statistics.
+The steps are those of `data_loaders.raw.staging`; Ray Data runs each side by side over its items
+(parts of the log, hash ranges, files), and runs those again whose process or node was lost. They
+exchange files; what comes back to this process are counts and statistics.
 
 Source: https://docs.ray.io/en/latest/data/data.html
 """
@@ -28,7 +28,6 @@ import pyarrow as pa
 import ray
 from ray.data import DataContext
 
-from data_loaders.cleaning import DUPLICATE
 from data_loaders.config import DataConfig
 from data_loaders.dataset import (
     SPLITS,
@@ -38,13 +37,14 @@ from data_loaders.dataset import (
 )
 from data_loaders.errors import InputError, SchemaError, did_you_mean
 from data_loaders.exact_numbers import ValueCounts
-from data_loaders.file_plans import plan_files, split_starts
 from data_loaders.prepare_config import PrepareConfig
-from data_loaders.raw_cells import EXPECTED
-from data_loaders.raw_columns import RawColumn, raw_columns
-from data_loaders.raw_files import Part, list_files, list_parts
-from data_loaders.staged_files import Job
-from data_loaders.staging import (
+from data_loaders.raw.cells import EXPECTED
+from data_loaders.raw.cleaning import DUPLICATE
+from data_loaders.raw.columns import RawColumn, raw_columns
+from data_loaders.raw.file_plans import plan_files, split_starts
+from data_loaders.raw.files import Part, list_files, list_parts
+from data_loaders.raw.staged_files import Job
+from data_loaders.raw.staging import (
     CleanPart,
     FilePlan,
     SplitPart,
@@ -53,9 +53,9 @@ from data_loaders.staging import (
     find_duplicates,
     write_file,
 )
+from data_loaders.raw.unfinished import begin_anew, refuse_all_but_unfinished
 from data_loaders.statistics import Fitter, fitted_columns
 from data_loaders.storage import Location, locate
-from data_loaders.unfinished import begin_anew, refuse_all_but_unfinished
 
 BLOCK_BYTES = 8 * 2**20
 # Of the raw log, per hash range. A key takes about 80 bytes of memory where duplicates are looked

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_loaders.public import prepare
+from data_loaders.public.datasets import prepare
 from tests.helpers.ranks import run_ranks
 from trainer.config import load_recipe
 from trainer.loop import train

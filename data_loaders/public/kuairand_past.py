@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_loaders.past import Past
+from data_loaders.public.past import Past
 
 Columns = dict[str, np.ndarray]
 

@@ -13,13 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from data_loaders.csv_files import csv_blocks
 from data_loaders.dataset import open_parquet
 from data_loaders.errors import SchemaError
-from data_loaders.json_lines import blocks_of_lines, open_text, parsed
-from data_loaders.raw_cells import ITEM_TYPES, Cells, convert, json_text
-from data_loaders.raw_columns import RawColumn
-from data_loaders.raw_files import Part
+from data_loaders.raw.cells import ITEM_TYPES, Cells, convert, json_text
+from data_loaders.raw.columns import RawColumn
+from data_loaders.raw.csv_files import csv_blocks
+from data_loaders.raw.files import Part
+from data_loaders.raw.json_lines import blocks_of_lines, open_text, parsed
 from data_loaders.storage import Location, first_line, locate
 
 # Rows of a block of Parquet, and of what is written on the way: a row may hold long lists.

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_loaders.cleaning import ROW_NUMBER, SCORE, CleanRows, clean
 from data_loaders.config import DataConfig
 from data_loaders.errors import InputError
 from data_loaders.prepare_config import PrepareConfig
-from data_loaders.raw_columns import raw_columns
-from data_loaders.raw_rows import ArrowRows, Block, Malformed
+from data_loaders.raw.cleaning import ROW_NUMBER, SCORE, CleanRows, clean
+from data_loaders.raw.columns import raw_columns
+from data_loaders.raw.rows import ArrowRows, Block, Malformed
 
 DATA = {
     "features": {

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_loaders.errors import SchemaError
-from data_loaders.raw_cells import ARROW_TYPES, convert
-from data_loaders.raw_columns import CellType
+from data_loaders.raw.cells import ARROW_TYPES, convert
+from data_loaders.raw.columns import CellType
 
 NASTY = [
     *("", " ", "0", "-0", "7", " 7 ", "+7", "007", "7.0", "7.5", "1e3", "1e400", "-1e-400"),

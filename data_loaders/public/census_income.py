@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_loaders.raw_data import PublicData, read_csv
+from data_loaders.public.raw_data import PublicData, read_csv
+from data_loaders.public.vocabulary import Buckets, Codes, Vocabulary
 from data_loaders.storage import Location
-from data_loaders.vocabulary import Buckets, Codes, Vocabulary
 
 # In the order of the raw file, which has no header line.
 COLUMNS = (

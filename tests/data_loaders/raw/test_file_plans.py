@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from data_loaders.dataset import SPLITS
 from data_loaders.errors import InputError
 from data_loaders.exact_numbers import ValueCounts
-from data_loaders.file_plans import plan_files, split_starts
 from data_loaders.prepare_config import PrepareConfig, SplitConfig
-from data_loaders.staging import FilePlan, SplitPart
+from data_loaders.raw.file_plans import plan_files, split_starts
+from data_loaders.raw.staging import FilePlan, SplitPart
 from data_loaders.storage import locate
 
 ROOT = locate("/data")

@@ -15,10 +15,10 @@ from typing import Literal
 
 import pyarrow.fs as pafs
 
-from data_loaders.csv_files import first_columns
 from data_loaders.dataset import open_parquet
 from data_loaders.errors import SchemaError, StorageError
-from data_loaders.json_lines import first_keys
+from data_loaders.raw.csv_files import first_columns
+from data_loaders.raw.json_lines import first_keys
 from data_loaders.storage import Location, locate
 
 Format = Literal["csv", "json", "parquet"]

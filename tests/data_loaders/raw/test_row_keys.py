@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_loaders.row_keys import fractions_of, row_hashes
+from data_loaders.raw.row_keys import fractions_of, row_hashes
 
 SCHEMA = pa.schema(
     {

@@ -8,7 +8,7 @@ import pytest
 
 from data_loaders.config import DataConfig
 from data_loaders.prepare_config import PrepareConfig
-from data_loaders.raw_columns import raw_columns
+from data_loaders.raw.columns import raw_columns
 from data_loaders.row_groups import read_columns
 from data_loaders.statistics import fitted_columns
 from trainer.config import load_recipe, shipped_recipes

@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_loaders import staged_files, staging
 from data_loaders.dataset import SPLITS
-from data_loaders.file_plans import plan_files, split_starts
 from data_loaders.prepare_config import PrepareConfig
-from data_loaders.raw_columns import RawColumn
-from data_loaders.raw_files import list_files, list_parts
-from data_loaders.staged_files import Job
-from data_loaders.staging import assign_splits, clean_part, find_duplicates, write_file
+from data_loaders.raw import staged_files, staging
+from data_loaders.raw.columns import RawColumn
+from data_loaders.raw.file_plans import plan_files, split_starts
+from data_loaders.raw.files import list_files, list_parts
+from data_loaders.raw.staged_files import Job
+from data_loaders.raw.staging import assign_splits, clean_part, find_duplicates, write_file
 from data_loaders.storage import locate
 
 NUM_RANGES = 3

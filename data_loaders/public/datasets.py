@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from data_loaders import census_income, kuairand
 from data_loaders.dataset import (
     SPLITS,
     DatasetInfo,
@@ -23,7 +22,8 @@ from data_loaders.dataset import (
     write_split,
 )
 from data_loaders.errors import InputError, did_you_mean
-from data_loaders.raw_data import PublicData
+from data_loaders.public import census_income, kuairand
+from data_loaders.public.raw_data import PublicData
 from data_loaders.storage import locate
 
 DATASETS: dict[str, Callable[..., PublicData]] = {

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_loaders.prepare_config import PrepareConfig, SplitConfig
-from data_loaders.raw_cells import EXPECTED, Cells
-from data_loaders.raw_columns import Bounds, RawColumn
-from data_loaders.raw_rows import Block
-from data_loaders.row_keys import fractions_of, row_hashes
+from data_loaders.raw.cells import EXPECTED, Cells
+from data_loaders.raw.columns import Bounds, RawColumn
+from data_loaders.raw.row_keys import fractions_of, row_hashes
+from data_loaders.raw.rows import Block
 
 # Beside the columns that are written, a clean row carries its place in its file, and what its split
 # is decided by: seconds, or a number that is evenly spread in [0, 1).

@@ -14,7 +14,7 @@ from data_loaders.dataset import SPLITS
 from data_loaders.errors import InputError
 from data_loaders.exact_numbers import ValueCounts
 from data_loaders.prepare_config import PrepareConfig, SplitConfig
-from data_loaders.staging import FilePlan, Piece, SplitPart
+from data_loaders.raw.staging import FilePlan, Piece, SplitPart
 from data_loaders.statistics import ColumnKind
 from data_loaders.storage import Location
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_loaders.past import Past
+from data_loaders.public.past import Past
 
 PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), max_size=12)
 

@@ -10,7 +10,7 @@ Train is dated up to and including 5 May, its rows shuffled by the seed; test is
     hour, duration_bucket                    int32 codes
     duration_ms, follow_user_num, ...        float32
     long_view_history, like_history          the user's earlier videos, latest last (`video` codes)
-    past_*                                   float32, see data_loaders/kuairand_past.py
+    past_*                                   float32, see data_loaders/public/kuairand_past.py
 
 The monthly video statistics of the original are not used: they count the labels of the test days.
 The log as published holds some impressions twice (tab 6, all columns equal); they are kept.
@@ -24,10 +24,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_loaders.kuairand_past import HISTORIES, Columns, describe_past
-from data_loaders.raw_data import PublicData, read_csv, read_parquet
+from data_loaders.public.kuairand_past import HISTORIES, Columns, describe_past
+from data_loaders.public.raw_data import PublicData, read_csv, read_parquet
+from data_loaders.public.vocabulary import CODE_TYPE, Buckets, Codes, Vocabulary
 from data_loaders.storage import Location
-from data_loaders.vocabulary import CODE_TYPE, Buckets, Codes, Vocabulary
 
 LOGS = ("log_standard_0425_0430.parquet", "log_standard_0501_0508.parquet")
 SEQUENCES = "user_sequences_train.parquet"

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_loaders.census_income import CATEGORICAL, COLUMNS, NUMERIC
 from data_loaders.dataset import parquet_files, read_dataset_info
 from data_loaders.errors import InputError, SchemaError, StorageError
-from data_loaders.kuairand import (
+from data_loaders.public.census_income import CATEGORICAL, COLUMNS, NUMERIC
+from data_loaders.public.datasets import prepare
+from data_loaders.public.kuairand import (
     LABELS,
     LOGS,
     SEQUENCES,
@@ -23,11 +24,10 @@ from data_loaders.kuairand import (
     USERS,
     VIDEOS,
 )
-from data_loaders.public import prepare
+from data_loaders.public.vocabulary import Buckets, Vocabulary
 from data_loaders.storage import locate
-from data_loaders.vocabulary import Buckets, Vocabulary
 
-REAL = Path(__file__).parents[3] / "shared/data"
+REAL = Path(__file__).parents[4] / "shared/data"
 
 
 def read(root: Path | str, split: str) -> pa.Table:

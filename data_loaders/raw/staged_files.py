@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_loaders.cleaning import REJECTED_SCHEMA
 from data_loaders.dataset import RowGroupWriter
 from data_loaders.prepare_config import PrepareConfig
-from data_loaders.raw_cells import ARROW_TYPES
-from data_loaders.raw_columns import RawColumn
-from data_loaders.raw_rows import BLOCK_ROWS
+from data_loaders.raw.cells import ARROW_TYPES
+from data_loaders.raw.cleaning import REJECTED_SCHEMA
+from data_loaders.raw.columns import RawColumn
+from data_loaders.raw.rows import BLOCK_ROWS
 from data_loaders.storage import Location, locate
 
 # Keys in memory before they are written.

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from data_loaders.errors import SchemaError
-from data_loaders.json_lines import open_text
+from data_loaders.raw.json_lines import open_text
 from data_loaders.storage import Location, first_line
 
 # Arrow shows a row of the wrong width as text, and fails if it is none. So bytes that are no UTF-8

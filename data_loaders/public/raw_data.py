@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from data_loaders.dataset import Split
 from data_loaders.errors import SchemaError, StorageError
+from data_loaders.public.vocabulary import Codes
 from data_loaders.storage import Location, first_line
-from data_loaders.vocabulary import Codes
 
 
 @dataclass(frozen=True)

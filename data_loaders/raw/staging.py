@@ -25,17 +25,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_loaders.cleaning import (
+from data_loaders.dataset import SPLITS, RowGroupWriter, Split, open_parquet
+from data_loaders.exact_numbers import ValueCounts
+from data_loaders.raw.cleaning import (
     ROW_NUMBER,
     SCORE,
     clean,
     duplicates_as_rejected,
 )
-from data_loaders.dataset import SPLITS, RowGroupWriter, Split, open_parquet
-from data_loaders.exact_numbers import ValueCounts
-from data_loaders.raw_files import Part
-from data_loaders.raw_rows import BLOCK_ROWS, read_part
-from data_loaders.staged_files import (
+from data_loaders.raw.files import Part
+from data_loaders.raw.rows import BLOCK_ROWS, read_part
+from data_loaders.raw.staged_files import (
     Job,
     KeyWriter,
     RejectedRows,

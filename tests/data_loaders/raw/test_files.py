@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_loaders import raw_files
 from data_loaders.errors import SchemaError, StorageError
-from data_loaders.raw_columns import RawColumn
-from data_loaders.raw_files import list_files, list_parts
-from data_loaders.raw_rows import Block, read_part
+from data_loaders.raw import files as raw_files
+from data_loaders.raw.columns import RawColumn
+from data_loaders.raw.files import list_files, list_parts
+from data_loaders.raw.rows import Block, read_part
 
 USER = RawColumn("user", "text", is_written=True)
 SIZES = (20, 64, 8 * 2**20)

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_loaders.errors import SchemaError
-from data_loaders.raw_columns import CellType
-from data_loaders.tolerant_casts import EXACT, cast_each, decoded, seconds, whole
+from data_loaders.raw.columns import CellType
+from data_loaders.raw.tolerant_casts import EXACT, cast_each, decoded, seconds, whole
 
 ARROW_TYPES: dict[CellType, pa.DataType] = {
     "text": pa.string(),
