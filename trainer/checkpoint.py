@@ -26,6 +26,7 @@ from data_loaders.storage import Location, first_line
 from data_loaders.streams import Cursor
 from trainer.checkpoint_storage import LocationReader, LocationWriter
 from trainer.config import Recipe
+from trainer.state import TrainState
 
 MANIFEST = "manifest.json"
 
@@ -247,10 +248,18 @@ def check_fits(
         )
 
 
-def cursor_of(manifest: Manifest) -> Cursor:
-    """Where to go on reading."""
+def state_of(manifest: Manifest) -> TrainState:
+    """Where to go on."""
     epoch, step = manifest.cursor
-    return Cursor(epoch=epoch, step=step)
+    return TrainState(
+        step=manifest.step,
+        examples=manifest.examples,
+        seconds=manifest.seconds,
+        data_wait_seconds=manifest.data_wait_seconds,
+        cursor=Cursor(epoch=epoch, step=step),
+        skipped=manifest.skipped,
+        uncounted_files=manifest.uncounted_files,
+    )
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -51,6 +51,14 @@ def read_log_files(run: Location) -> LogFiles | None:
         ) from error
 
 
+def changes_since_begun(run: Location, files: LogFiles) -> list[str]:
+    """What differs between the training files now and those that a run began with, in words; none
+    if nobody wrote those down.
+    """
+    begun_with = read_log_files(run)
+    return [] if begun_with is None else differences(files, begun_with, split="train")
+
+
 def differences(found: LogFiles, expected: LogFiles, *, split: Split) -> list[str]:
     """What has become of each file that is not as expected, in words, by name."""
     words = []

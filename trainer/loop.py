@@ -24,7 +24,7 @@ from data_loaders.storage import Location, locate
 from embeddings.plan_report import placements
 from embeddings.planner import is_table
 from trainer.build import build_sharded_model
-from trainer.checkpoint import Checkpoints, Manifest, check_fits, cursor_of, restore
+from trainer.checkpoint import Checkpoints, Manifest, check_fits, restore, state_of
 from trainer.config import Recipe, dump_recipe
 from trainer.evaluate import (
     Evaluation,
@@ -33,7 +33,7 @@ from trainer.evaluate import (
     final_split,
     selection_score,
 )
-from trainer.log_files import check_ranks_agree, differences, read_log_files
+from trainer.log_files import changes_since_begun, check_ranks_agree
 from trainer.losses import NonFiniteLossError
 from trainer.metrics import TaskMetrics
 from trainer.model import StepOutput
@@ -253,15 +253,12 @@ class _Training:
         if newest is None:
             return None, TrainState()
         location, manifest = newest
-        begun_with = read_log_files(run)
         check_fits(
             location,
             manifest,
             recipe=self.recipe,
             log_fingerprint=self.loader.fingerprint,
-            file_changes=differences(self.loader.files, begun_with, split="train")
-            if begun_with
-            else (),
+            file_changes=changes_since_begun(run, self.loader.files),
         )
         if manifest.step > self.num_steps:
             raise InputError(
@@ -269,15 +266,7 @@ class _Training:
                 f"the {self.num_steps} asked for; "
                 "raise run.num_steps (or num_epochs), or start another run.uri"
             )
-        return location, TrainState(
-            step=manifest.step,
-            examples=manifest.examples,
-            seconds=manifest.seconds,
-            data_wait_seconds=manifest.data_wait_seconds,
-            cursor=cursor_of(manifest),
-            skipped=manifest.skipped,
-            uncounted_files=manifest.uncounted_files,
-        )
+        return location, state_of(manifest)
 
     def _finish(self) -> None:
         """Takes the best checkpoint, evaluates it on the final split, writes the summary."""
@@ -299,9 +288,7 @@ class _Training:
                 "examples_per_second": round(state.examples / state.seconds, 1),
                 "data_wait_fraction": round(state.data_wait_seconds / state.seconds, 4),
                 "evaluated_on": result.split,
-                "evaluation_skipped": result.skips.num_skipped,
-                "evaluation_skipped_uncounted_files": result.skips.num_uncounted_files,
-                **{f"evaluation_{key}": item for key, item in result.skips.entries().items()},
+                **result.skips.of_evaluation(),
                 "tasks": result.tasks,
                 "checkpoint": self.checkpoint.uri,
                 "plan": [

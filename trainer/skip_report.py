@@ -43,6 +43,14 @@ class SkipReport:
         """Files left out of which nobody knows how many examples they held."""
         return sum(item.num_rows is None for item in self.skipped)
 
+    def of_evaluation(self) -> dict[str, Any]:
+        """For a run's summary."""
+        counts = {
+            "evaluation_skipped": self.num_skipped,
+            "evaluation_skipped_uncounted_files": self.num_uncounted_files,
+        }
+        return counts | {f"evaluation_{key}": item for key, item in self.entries().items()}
+
     def lines(self) -> list[str]:
         """For a person."""
         lines = [in_words(item) for item in self.skipped[:MOST_ENTRIES]]
@@ -79,7 +87,8 @@ class Skips:
         """Adds one step; waits for nothing."""
         if self.is_on:
             self._num_rows += output.weights_B.sum(dtype=torch.float64)
-            self._skipped = summed([*self._skipped, *output.skipped])
+            if output.skipped:
+                self._skipped = summed([*self._skipped, *output.skipped])
 
     def reduce_and_reset(self) -> SkipReport:
         """What was added on all ranks since the last call; every rank must call."""

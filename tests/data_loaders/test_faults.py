@@ -330,7 +330,7 @@ BEFORE: dict[str, Damage] = {
 }
 UNDER_THE_RUN: dict[str, Damage] = {
     "vanished": (Path.unlink, SPOILED_ROWS, "no such file"),
-    "truncated": (truncate, SPOILED_ROWS, "truncated"),
+    "truncated": (truncate, SPOILED_ROWS, "is not the file that it was"),
     "another file": (replace_with_another, SPOILED_ROWS, "is not the file that it was"),
 }
 

@@ -29,9 +29,9 @@ from trainer.checkpoint import (
     IncompleteCheckpointError,
     Manifest,
     check_fits,
-    cursor_of,
     read_manifest,
     restore,
+    state_of,
 )
 from trainer.checkpoint_storage import LocationReader
 from trainer.config import Recipe, build_recipe
@@ -253,7 +253,7 @@ def test_a_manifest_is_read_back_as_written(tmp_path: Path) -> None:
     written = manifest(make_recipe(), step=7, cursor=(2, 5), score=-0.25)
     found = read_manifest(write_manifest(tmp_path, written))
     assert found == written
-    assert cursor_of(found) == Cursor(2, 5)
+    assert state_of(found).cursor == Cursor(2, 5)
     assert build_recipe(found.recipe, overrides=(), source="x") == make_recipe()
 
 
