@@ -5,12 +5,15 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from data_loaders.batch import InteractionBatch
 from data_loaders.collate import Layout, Part, collate
 from data_loaders.config import DataConfig
 from data_loaders.dataset import Split
 from data_loaders.hashing import shuffled
 from data_loaders.negatives import NegativeSampler
+from data_loaders.placement import in_order
 from data_loaders.prefetch import Prefetch
 from data_loaders.reader import LogReader
 from data_loaders.row_groups import list_row_groups, read_columns
@@ -56,7 +59,6 @@ class InteractionLoader:
         self._num_streams = config.num_streams if seed is not None else world_size
         check_world_size(num_streams=self._num_streams, world_size=world_size)
         self._config = config
-        shuffled(1, key=(0,))  # loads numba now, not while the first batch is waited for
         self._encoder = Encoder(config, num_rows=num_rows)
         self._negatives = NegativeSampler(config, num_rows=num_rows) if config.negatives else None
         self._seed = seed
@@ -71,6 +73,7 @@ class InteractionLoader:
         order = (ORDER_VERSION, self._num_streams, config.shuffle_rows, config.batch_size, seed)
         drawn_from = () if self._negatives is None else (self._negatives.fingerprint,)
         self.fingerprint = "-".join(map(str, (groups.fingerprint, *order, *drawn_from)))
+        self._load_compiled_loops()
 
     def plan(self, *, epoch: int) -> EpochPlan:
         """The order of an epoch."""
@@ -107,6 +110,13 @@ class InteractionLoader:
             max_bytes=self._config.prefetch_bytes,
             num_bytes=lambda batch: batch.num_bytes,
         )
+
+    def _load_compiled_loops(self) -> None:
+        """Compiles them, or loads what was compiled, now: not while the first batch is awaited."""
+        rows = self._encoder.encode(self._reader.no_rows())
+        rows = in_order([(rows, shuffled(0, key=(0,)))], num_rows=0)
+        part = Part(rows=rows, first=0, is_given_R=np.ones(0, bool), first_place=0, rows_per_step=1)
+        list(collate([part], layout=self._layout, padded_sizes=[1], cursors=[Cursor()]))
 
     def _batches(self, *, start: Cursor, num_steps: int) -> Iterator[InteractionBatch]:
         epoch, step = start.epoch, start.step

@@ -55,6 +55,11 @@ class LogReader:
         """The file that a row group lies in."""
         return self.groups.files[self.groups.file_G[group]]
 
+    def no_rows(self) -> pa.Table:
+        """An empty table of the columns' types."""
+        with self._open(0) as parquet:
+            return parquet.schema_arrow.empty_table().select(self._columns)
+
     def read(self, group: int) -> pa.Table:
         """A whole row group.
 
