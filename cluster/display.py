@@ -215,7 +215,8 @@ def _skipped_in_words(summary: dict[str, Any]) -> str:
         if num_examples:
             parts.append(f"{num_examples:,} examples in {where}")
         if num_files:
-            parts.append(f"{num_files:,} files of unknown length in {where}")
+            files = "files" if num_files > 1 else "file"
+            parts.append(f"{num_files:,} {files} of unknown length in {where}")
     return " and ".join(parts)
 
 

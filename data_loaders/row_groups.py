@@ -205,13 +205,13 @@ def _missing(
     num_missing = num_expected - num_found - sum(item.num_rows or 0 for item in skipped)
     if not num_missing:
         return []
-    error = SchemaError(
-        f"{folder.uri}: expected {num_expected:,} examples, as dataset.json says, found "
-        f"{num_found:,}; files are missing or were added: write the data set again"
-    )
+    what = f"expected {num_expected:,} examples, as dataset.json says, found {num_found:,}"
     if config.on_error == "fail" or num_missing < 0:
-        raise error
-    return [Skipped.because(error, uri=folder.uri, num_rows=num_missing)]
+        raise SchemaError(
+            f"{folder.uri}: {what}; files are missing or were added: write the data set again"
+        )
+    reason = f"{what}; files are missing or cannot be read"
+    return [Skipped(uri=folder.uri, num_rows=num_missing, reason=reason)]
 
 
 def check_schema(schema: pa.Schema, *, file: Location, config: DataConfig) -> None:

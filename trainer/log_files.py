@@ -5,6 +5,7 @@ RUN/log_files.json    name, size and digest of each training file, written when 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 
@@ -80,12 +81,16 @@ def check_ranks_agree(files: LogFiles, *, split: Split) -> None:
     Raises:
         StorageError: another rank found other files.
     """
+    digests = [""] * dist.get_world_size()
     mine = sorted(files.items())
-    by_rank: list[list[tuple[str, tuple[int, str]]]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(by_rank, mine)
+    dist.all_gather_object(digests, hashlib.sha256(json.dumps(mine).encode()).hexdigest())
+    if len(set(digests)) == 1:
+        return
+    by_rank: list[LogFiles] = [{} for _ in digests]
+    dist.all_gather_object(by_rank, dict(files))
     for rank, theirs in enumerate(by_rank):
         if theirs != by_rank[0]:
-            [word, *more] = differences(dict(theirs), dict(by_rank[0]), split=split)
+            [word, *more] = differences(theirs, by_rank[0], split=split)
             raise StorageError(
                 f"{word}{f' and {len(more)} files more' if more else ''} between the moments when "
                 f"rank 0 and rank {rank} looked; a log must not change while a run begins: start "
