@@ -18,7 +18,8 @@ from data_loaders.columns import column_of, numbers_of
 from data_loaders.config import DataConfig, NegativesConfig
 from data_loaders.dataset import open_parquet
 from data_loaders.errors import SchemaError, StorageError
-from data_loaders.row_groups import check_schema, footer_digest, locate_root, read_columns
+from data_loaders.log_schema import check_schema
+from data_loaders.row_groups import footer_digest, locate_root, read_columns
 from data_loaders.storage import Location, first_line, locate
 
 COUNT = "count"
