@@ -134,7 +134,7 @@ def submit(
     """Train a recipe as a Ray job on a cluster, follow its log, and exit with its status."""
     from cluster.display import console
     from cluster.submit import submit as submit_job
-    from trainer.config import RecipeError, load_recipe, shipped_recipes
+    from trainer.recipe_file import RecipeError, load_recipe, shipped_recipes
 
     # what is wrong with the recipe is said here, not on the cluster
     resolved = load_recipe(recipe, overrides=overrides or [])
@@ -240,7 +240,7 @@ def _prepare_log(
     """Prepares one's own log with a progress bar, and says what was left out and why."""
     from cluster.display import console, phases_progress, print_error, print_rejected
     from cluster.failures import LaunchError
-    from trainer.config import load_recipe
+    from trainer.recipe_file import load_recipe
 
     resolved = load_recipe(recipe, overrides=overrides)
     from cluster.prepare import prepare as prepare_log

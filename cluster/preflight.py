@@ -10,7 +10,8 @@ from data_loaders.catalogue import open_catalogue
 from data_loaders.dataset import SPLITS
 from data_loaders.row_groups import has_split, list_row_groups
 from data_loaders.storage import Location, locate
-from trainer.config import Recipe, dump_recipe, load_recipe
+from trainer.config import Recipe
+from trainer.recipe_file import dump_recipe, load_recipe
 from trainer.runtime import prepare_environment, quiet_libraries, rank_memory_bytes
 
 

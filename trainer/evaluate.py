@@ -26,11 +26,12 @@ from trainer.checkpoint import (
     restore,
 )
 from trainer.cold_start import ColdStartMetrics
-from trainer.config import Recipe, build_recipe
+from trainer.config import Recipe
 from trainer.log_files import check_ranks_agree
 from trainer.losses import NonFiniteLossError
 from trainer.metrics import TaskMetrics
 from trainer.progress import Listener, Progress
+from trainer.recipe_file import build_recipe
 from trainer.runtime import Runtime, joined_ranks
 from trainer.skip_report import SkipReport, Skips
 from trainer.vocabularies import with_kept_vocabularies

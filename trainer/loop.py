@@ -25,7 +25,7 @@ from embeddings.plan_report import placements
 from embeddings.planner import is_table
 from trainer.build import build_sharded_model
 from trainer.checkpoint import Checkpoints, Manifest, check_fits, restore, state_of
-from trainer.config import Recipe, dump_recipe
+from trainer.config import Recipe
 from trainer.evaluate import (
     Evaluation,
     TaskResults,
@@ -39,6 +39,7 @@ from trainer.metrics import TaskMetrics
 from trainer.model import StepOutput
 from trainer.optimizer import build_optimizer
 from trainer.progress import Listener, Progress, throttled
+from trainer.recipe_file import dump_recipe
 from trainer.run_folder import RunFolder
 from trainer.runtime import Runtime, joined_ranks
 from trainer.skip_report import SkipReport, Skips, in_words

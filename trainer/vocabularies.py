@@ -15,7 +15,8 @@ import torch.distributed as dist
 from data_loaders.config import AnyFeature, IdFeature, IdListFeature
 from data_loaders.id_vocabulary import read_checked
 from data_loaders.storage import Location, locate
-from trainer.config import Recipe, load_recipe
+from trainer.config import Recipe
+from trainer.recipe_file import load_recipe
 
 
 def keep_vocabularies(

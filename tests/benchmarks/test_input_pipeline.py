@@ -28,7 +28,8 @@ from data_loaders.dataset import parquet_files
 from data_loaders.errors import InputError
 from data_loaders.storage import locate
 from tests.helpers.logs import TRAIN, toy_recipe, toy_table, write_toy_log
-from trainer.config import Recipe, build_recipe, load_recipe
+from trainer.config import Recipe
+from trainer.recipe_file import build_recipe, load_recipe
 
 NUM_EXAMPLES = sum(map(sum, TRAIN))
 CONTENDERS = ("scan", "loader", "dataloader", "dataloader_batched", "ray_data")

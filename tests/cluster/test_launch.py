@@ -22,8 +22,9 @@ from data_loaders.errors import InputError, StorageError
 from data_loaders.storage import locate
 from tests.cluster.conftest import Head
 from tests.helpers.logs import toy_recipe, write_toy_log
-from trainer.config import Recipe, build_recipe
+from trainer.config import Recipe
 from trainer.progress import Progress
+from trainer.recipe_file import build_recipe
 from trainer.run_folder import read_summary
 
 NUM_STEPS = 240

@@ -14,7 +14,7 @@ from cluster.prepare import prepare
 from data_loaders.dataset import read_dataset_info
 from data_loaders.storage import locate
 from tests.cluster.conftest import ROOT, Head
-from trainer.config import load_recipe
+from trainer.recipe_file import load_recipe
 
 pytestmark = pytest.mark.ray
 

@@ -29,7 +29,8 @@ from data_loaders.statistics import IdStatistics, NumberStatistics
 from data_loaders.storage import locate
 from data_loaders.streams import Cursor
 from tests.helpers.logs import toy_recipe, toy_table
-from trainer.config import Recipe, build_recipe
+from trainer.config import Recipe
+from trainer.recipe_file import build_recipe
 
 pytestmark = pytest.mark.ray
 

@@ -9,8 +9,8 @@ import pytest
 
 from data_loaders.public.datasets import prepare
 from tests.helpers.ranks import run_ranks
-from trainer.config import load_recipe
 from trainer.loop import train
+from trainer.recipe_file import load_recipe
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 

@@ -34,9 +34,10 @@ from trainer.checkpoint import (
     state_of,
 )
 from trainer.checkpoint_storage import LocationReader
-from trainer.config import Recipe, build_recipe
+from trainer.config import Recipe
 from trainer.evaluate import evaluate_checkpoint
 from trainer.optimizer import build_optimizer
+from trainer.recipe_file import build_recipe
 from trainer.runtime import joined_ranks
 
 

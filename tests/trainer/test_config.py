@@ -12,14 +12,8 @@ import yaml
 
 from data_loaders.errors import InputError
 from tests.helpers.logs import toy_recipe
-from trainer.config import (
-    Recipe,
-    RecipeError,
-    build_recipe,
-    dump_recipe,
-    load_recipe,
-    shipped_recipes,
-)
+from trainer.config import Recipe
+from trainer.recipe_file import RecipeError, build_recipe, dump_recipe, load_recipe, shipped_recipes
 
 
 def tree_with(path: str, value: Any) -> dict[str, Any]:

@@ -20,11 +20,12 @@ from data_loaders.storage import locate
 from tests.helpers.logs import SPLITS, toy_recipe, toy_table, write_groups
 from tests.helpers.ranks import run_ranks
 from trainer.checkpoint import CheckpointMismatchError
-from trainer.config import Recipe, build_recipe
+from trainer.config import Recipe
 from trainer.evaluate import Evaluation, chosen_checkpoint, evaluate_checkpoint
 from trainer.log_files import check_ranks_agree
 from trainer.loop import train
 from trainer.progress import Progress
+from trainer.recipe_file import build_recipe
 from trainer.skip_report import MOST_ENTRIES, SkipReport, summed
 
 # of each split, rows of file 0 whose price is infinite

@@ -19,9 +19,10 @@ from tests.helpers.logs import SPLITS, toy_recipe, toy_table, write_groups
 from tests.helpers.ranks import run_ranks
 from tests.helpers.statistics import write_statistics
 from trainer.checkpoint import CheckpointMismatchError, Checkpoints
-from trainer.config import Recipe, build_recipe
+from trainer.config import Recipe
 from trainer.evaluate import evaluate_checkpoint
 from trainer.loop import train
+from trainer.recipe_file import build_recipe
 from trainer.vocabularies import with_kept_vocabularies
 
 COLUMNS: dict[str, Any] = {

@@ -26,11 +26,12 @@ from tests.helpers.logs import TRAIN, toy_recipe, toy_table, write_groups, write
 from tests.helpers.ranks import run_ranks
 from trainer.build import build_sharded_model
 from trainer.checkpoint import CheckpointMismatchError, Checkpoints
-from trainer.config import Recipe, build_recipe
+from trainer.config import Recipe
 from trainer.loop import train
 from trainer.losses import NonFiniteLossError
 from trainer.optimizer import build_optimizer
 from trainer.progress import Progress
+from trainer.recipe_file import build_recipe
 from trainer.runtime import joined_ranks
 
 NUM_EXAMPLES = sum(map(sum, TRAIN))  # 300: an epoch of nine full steps of 32 and one of 12

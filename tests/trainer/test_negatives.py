@@ -16,9 +16,10 @@ from tests.helpers.checkpoints import assert_equal, read_tensors
 from tests.helpers.logs import write_groups
 from tests.helpers.ranks import run_ranks
 from trainer.checkpoint import CheckpointMismatchError, Checkpoints
-from trainer.config import Recipe, build_recipe
+from trainer.config import Recipe
 from trainer.evaluate import evaluate_checkpoint
 from trainer.loop import train
+from trainer.recipe_file import build_recipe
 
 RECIPE_GUIDE = Path(__file__).parents[2] / "docs" / "recipe.md"
 NUM_GROUPS = 4  # of users and of items: nine clicks of ten stay within one

@@ -19,9 +19,10 @@ from tests.helpers.logs import toy_recipe, write_toy_log
 from tests.helpers.ranks import run_ranks
 from tests.helpers.statistics import write_statistics
 from trainer.checkpoint import Checkpoints
-from trainer.config import Recipe, build_recipe
+from trainer.config import Recipe
 from trainer.evaluate import chosen_checkpoint, evaluate_checkpoint
 from trainer.loop import train
+from trainer.recipe_file import build_recipe
 
 
 def write_log(root: Path) -> Path:

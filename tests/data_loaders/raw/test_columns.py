@@ -11,7 +11,7 @@ from data_loaders.prepare_config import PrepareConfig
 from data_loaders.raw.columns import raw_columns
 from data_loaders.row_groups import read_columns
 from data_loaders.statistics import fitted_columns
-from trainer.config import load_recipe, shipped_recipes
+from trainer.recipe_file import load_recipe, shipped_recipes
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
