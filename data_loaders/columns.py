@@ -10,6 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
 
+from data_loaders.errors import WrongRowsError
+
+WRONG_ROW = -1
+
 
 def column_of(table: pa.Table, name: str) -> pa.Array:
     """A table's column as one array."""
@@ -86,12 +90,34 @@ def is_valid(validity: np.ndarray, bit: int) -> bool:
     return len(validity) == 0 or (validity[bit >> 3] >> (bit & 7)) & 1 == 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def rows_of_codes(
-    codes_N: np.ndarray, validity: np.ndarray, offset: int, rows_D: np.ndarray, missing_row: int
-) -> np.ndarray:
-    """int64 (N,): `rows_D[code]` of each code of a dictionary, `missing_row` for null."""
-    rows_N = np.empty(len(codes_N), np.int64)
-    for n in range(len(codes_N)):
-        rows_N[n] = rows_D[codes_N[n]] if is_valid(validity, offset + n) else missing_row
+def rows_of_codes(codes: pa.Array, *, rows_D: np.ndarray, missing_row: int) -> np.ndarray:
+    """int64 (N,): `rows_D[code]` of each code of a dictionary, `missing_row` for null.
+
+    Raises:
+        WrongRowsError: a code is none of the dictionary; Arrow reads them unchecked.
+    """
+    codes_N, validity, offset = raw_integers(codes)
+    rows_N, num_wrong = _rows_of_codes(codes_N, validity, offset, rows_D, missing_row)
+    if num_wrong:
+        raise WrongRowsError(
+            "a string's code lies outside the dictionary of its row group; the file is damaged: "
+            "write it again",
+            is_wrong_R=rows_N == WRONG_ROW,
+        )
     return rows_N
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _rows_of_codes(
+    codes_N: np.ndarray, validity: np.ndarray, offset: int, rows_D: np.ndarray, missing_row: int
+) -> tuple[np.ndarray, int]:
+    rows_N, num_wrong = np.empty(len(codes_N), np.int64), 0
+    for n in range(len(codes_N)):
+        rows_N[n] = missing_row
+        if is_valid(validity, offset + n):
+            if 0 <= codes_N[n] < len(rows_D):
+                rows_N[n] = rows_D[codes_N[n]]
+            else:
+                rows_N[n] = WRONG_ROW
+                num_wrong += 1
+    return rows_N, num_wrong

@@ -18,7 +18,8 @@ class Section(BaseModel):
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+# what float32 holds, as columns and the model's inputs do
+Finite = Annotated[float, Field(allow_inf_nan=False, ge=-3.4e38, le=3.4e38)]
 PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 # `fit` stands for what dataset.json knows; data_loaders.fitting puts the number in its place
 Fit = Literal["fit"]

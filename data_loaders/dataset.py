@@ -178,12 +178,14 @@ def open_parquet(
     *,
     metadata: pq.FileMetaData | None = None,
     read_dictionary: Sequence[str] = (),
+    buffer_bytes: int = 0,
 ) -> pq.ParquetFile:
     """Opens a Parquet file and reads its footer.
 
     Args:
         metadata: the footer, if it has been read before.
         read_dictionary: paths of columns to read as codes and distinct values.
+        buffer_bytes: read each column so much at a time, instead of all of a row group at once.
 
     Raises:
         StorageError: it cannot be reached, is missing, is truncated, or is no Parquet file; the
@@ -196,6 +198,8 @@ def open_parquet(
             metadata=metadata,
             read_dictionary=list(read_dictionary),
             page_checksum_verification=True,
+            pre_buffer=not buffer_bytes,
+            buffer_size=buffer_bytes,
         )
     except FileNotFoundError as error:
         raise StorageError(f"{location.uri}: no such file") from error

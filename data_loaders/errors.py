@@ -59,6 +59,10 @@ class StorageError(InputError):
     """A URI cannot be read or written."""
 
 
+class UnreachableError(StorageError):
+    """An object store is at fault, and not what lies there: nothing is wrong with the log."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message: the known word that is nearest, or all that are known."""
     words = list(known)

@@ -46,23 +46,21 @@ def hash_rows(column: pa.Array, *, num_rows: int, missing_row: int = 0) -> np.nd
         return _rows_of_integers(*raw_integers(column), num_hashed, missing_row)
     if pa.types.is_dictionary(column.type):
         rows_D = hash_rows(column.dictionary, num_rows=num_rows)
-        return rows_of_codes(*raw_integers(column.indices), rows_D, missing_row)
+        return rows_of_codes(column.indices, rows_D=rows_D, missing_row=missing_row)
     rows_N = 1 + (hash_ids(column) % num_hashed).astype(np.int64)
     return np.where(valid_of(column), rows_N, missing_row) if column.null_count else rows_N
 
 
 def hash_ids(column: pa.Array) -> np.ndarray:
-    """Hashes a column to uint64 (N,): integers by `mix64`, strings by SipHash; anything for null.
-
-    Of a dictionary, each distinct string is hashed once.
+    """Hashes integers by `mix64` and strings by SipHash to uint64 (N,); anything for null.
 
     Source: Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012; the values are those of
         https://pandas.pydata.org/docs/reference/api/pandas.util.hash_array.html
     """
     if pa.types.is_integer(column.type):
-        return mix64(column.to_numpy(zero_copy_only=False).astype(np.uint64, copy=False))
+        return mix64(raw_integers(column)[0].astype(np.uint64, copy=False))
     if pa.types.is_dictionary(column.type):
-        return hash_ids(column.dictionary)[column.indices.to_numpy(zero_copy_only=False)]
+        column = column.dictionary_decode()
     if not len(column):
         return np.zeros(0, np.uint64)
     is_large = pa.types.is_large_string(column.type)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from data_loaders.columns import numbers_of, raw_integers, rows_of_codes, valid_of
+from data_loaders.columns import numbers_of, rows_of_codes, valid_of
 from data_loaders.config import IdFeature, IdListFeature
-from data_loaders.errors import SchemaError, WrongRowsError, wrong_rows_of
+from data_loaders.errors import InputError, SchemaError, WrongRowsError, wrong_rows_of
 from data_loaders.hashing import hash_rows
 from data_loaders.id_vocabulary import FIRST_ROW, read_vocabulary
 from data_loaders.storage import first_line
@@ -67,7 +67,7 @@ class IdEncoder:
             if self._is_hashed:
                 return hash_rows(ids, num_rows=self._num_rows, missing_row=missing_row)
             rows_D = self._rows_of(ids.dictionary)
-            return rows_of_codes(*raw_integers(ids.indices), rows_D, missing_row)
+            return rows_of_codes(ids.indices, rows_D=rows_D, missing_row=missing_row)
         if not ids.null_count:
             return self._filled(ids)
         rows = np.full(len(ids), self._missing_row(ids.type), np.int64)
@@ -95,7 +95,10 @@ class IdEncoder:
                 f"column {self._column}: fill {self._fill!r} is no {kind} ({first_line(error)}); "
                 "correct the recipe's fill"
             ) from error
-        return int(self._rows_of(fill)[0])
+        try:
+            return int(self._rows_of(fill)[0])
+        except WrongRowsError as error:  # it is the recipe's, whatever the rows hold
+            raise InputError(f"{error} (this id is the recipe's fill)") from None
 
     def _hashed(self, ids: pa.Array) -> np.ndarray:
         return hash_rows(ids, num_rows=self._num_rows)

@@ -143,6 +143,7 @@ class InteractionLoader:
         reader = WindowReader(
             plan,
             streams=streams,
+            first_step=first_step,
             reader=self._reader,
             encoder=self._encoder,
             config=self._config,

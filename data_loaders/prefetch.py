@@ -16,8 +16,6 @@ class Prefetch(Iterator[Item]):
 
     An exception of `items` is raised at its place.
 
-    `close()` ends the thread; so do dropping the object and the end of the process.
-
     Args:
         items: what to iterate over; only the thread touches it.
         max_bytes: the thread pauses while as much or more is waiting to be taken.
@@ -34,16 +32,21 @@ class Prefetch(Iterator[Item]):
         )
         self._thread.start()
         # at the latest when the process ends: a thread that still runs compiled code then aborts it
-        self.close = weakref.finalize(self, _end, self._waiting, self._thread)
+        weakref.finalize(self, _abandon, self._waiting, self._thread)
+
+    def close(self) -> None:
+        """Ends the thread; what it made is dropped."""
+        self._waiting.stop()
+        self._thread.join()
 
     def __next__(self) -> Item:
         return self._waiting.take()
 
 
-def _end(waiting: _Waiting[Item], thread: threading.Thread) -> None:
-    """Ends the thread; what it made is dropped."""
+def _abandon(waiting: _Waiting[Item], thread: threading.Thread) -> None:
     waiting.stop()
-    if thread is not threading.current_thread():  # which may collect the garbage
+    # garbage may be collected in a thread that this one waits for
+    if threading.current_thread() is threading.main_thread():
         thread.join()
 
 

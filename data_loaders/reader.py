@@ -1,4 +1,4 @@
-"""Reads pieces of row groups, each as seldom as possible, from files that must not have changed."""
+"""Reads row groups, whole or in parts, from files that must not have changed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from data_loaders.dataset import open_parquet, rechunk
-from data_loaders.errors import StorageError
+from data_loaders.errors import StorageError, UnreachableError
 from data_loaders.row_groups import RowGroups, footer_digest
 from data_loaders.storage import Location, first_line, is_of_store
 from data_loaders.streams import MAX_PIECE_ROWS
+
+# Of each column of a row group that is read in parts.
+BUFFER_BYTES = 2**20
 
 # Footers of files that are being read; one may take some 100 kB.
 FOOTERS_KEPT = 128
@@ -90,7 +93,7 @@ class LogReader:
             yield self._retried(group, read=read)
 
     def _parts(self, group: int, *, first_part: int) -> Iterator[pa.Table]:
-        with self._open(group) as parquet:
+        with self._open(group, buffer_bytes=BUFFER_BYTES) as parquet:
             batches = parquet.iter_batches(
                 batch_size=MAX_PIECE_ROWS,
                 row_groups=[int(self.groups.index_G[group])],
@@ -122,7 +125,7 @@ class LogReader:
                 int(self.groups.index_G[group]), columns=self._columns, use_threads=False
             )
 
-    def _open(self, group: int) -> pq.ParquetFile:
+    def _open(self, group: int, *, buffer_bytes: int = 0) -> pq.ParquetFile:
         file_index = int(self.groups.file_G[group])
         file = self.groups.files[file_index]
         # every time: the footer is read once; and first: here an error tells whether the storage or
@@ -130,7 +133,12 @@ class LogReader:
         if file.num_bytes() != self.groups.num_bytes[file_index]:
             raise _changed(file)
         footer = self._footer(file_index)
-        return open_parquet(file, metadata=footer.metadata, read_dictionary=footer.strings)
+        return open_parquet(
+            file,
+            metadata=footer.metadata,
+            read_dictionary=footer.strings,
+            buffer_bytes=buffer_bytes,
+        )
 
     def _read_footer(self, file_index: int) -> _Footer:
         file = self.groups.files[file_index]
@@ -151,10 +159,11 @@ class LogReader:
         )
 
     def _unreadable(self, group: int, error: Exception) -> StorageError:
-        remedy = "the file is damaged or was changed: write it again"
+        kind, remedy = StorageError, "the file is damaged or was changed: write it again"
         if is_of_store(error):
+            kind = UnreachableError
             remedy = "it was tried again and again: go on when the store is well"
-        return StorageError(
+        return kind(
             f"{self.file_of(group).uri}: row group {self.groups.index_G[group]} cannot be read "
             f"({first_line(error)}); {remedy}"
         )

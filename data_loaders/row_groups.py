@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ from data_loaders.config import (
     IdListFeature,
 )
 from data_loaders.dataset import SPLITS, Split, open_parquet, parquet_files, read_dataset_info
-from data_loaders.errors import InputError, SchemaError, StorageError
+from data_loaders.errors import InputError, SchemaError, StorageError, UnreachableError
 from data_loaders.log_schema import check_schema
 from data_loaders.skipping import Skipped
 from data_loaders.storage import Location, locate
@@ -121,8 +120,8 @@ def list_row_groups(config: DataConfig, *, split: Split) -> RowGroups:
     num_rows = [footer.num_rows for footer in footers]
     if not sum(map(sum, num_rows)):
         raise SchemaError(f"{root.child(split).uri}: the log is empty: {len(files)} files, 0 rows")
-    skipped += _missing(
-        root, split=split, num_found=sum(map(sum, num_rows)), skipped=skipped, config=config
+    skipped = _counted(
+        skipped, root=root, split=split, num_found=sum(map(sum, num_rows)), config=config
     )
     return RowGroups(
         files=tuple(footer.file for footer in footers),
@@ -165,8 +164,8 @@ def _footer_or_skipped(file: Location, *, config: DataConfig) -> _Footer | Skipp
             num_rows = metadata.num_rows
             check_schema(parquet.schema_arrow, file=file, config=config)
         num_bytes = file.num_bytes()
-    except (SchemaError, StorageError) as error:
-        if config.on_error == "fail":
+    except (SchemaError, StorageError, UnreachableError) as error:
+        if config.on_error == "fail" or isinstance(error, UnreachableError):
             raise
         return Skipped.because(error, uri=file.uri, num_rows=num_rows)
     return _Footer(
@@ -186,25 +185,30 @@ def footer_digest(footer: pq.FileMetaData, *, num_bytes: int) -> str:
     return digest.hexdigest()
 
 
-def _missing(
-    root: Location, *, split: Split, num_found: int, skipped: Sequence[Skipped], config: DataConfig
+def _counted(
+    skipped: list[Skipped], *, root: Location, split: Split, num_found: int, config: DataConfig
 ) -> list[Skipped]:
-    """What `dataset.json` counts beyond the examples found and those known to be left out.
+    """What was left out, with the examples that are missing by `dataset.json`.
 
     Raises:
         SchemaError: there are more examples than it says; or fewer, under `data.on_error: fail`.
     """
     info = read_dataset_info(root)
     if info is None or split not in info.splits:
-        return []
+        return skipped
     folder, num_expected = root.child(split), info.splits[split].examples
     num_missing = num_expected - num_found - sum(item.num_rows or 0 for item in skipped)
-    if not num_missing:
-        return []
     what = f"expected {num_expected:,} examples, as dataset.json says, found {num_found:,}"
-    if config.on_error == "fail" or num_missing < 0:
+    if num_missing < 0 or (num_missing and config.on_error == "fail"):
         raise SchemaError(
             f"{folder.uri}: {what}; files are missing or were added: write the data set again"
         )
-    reason = f"{what}; files are missing or cannot be read"
-    return [Skipped(uri=folder.uri, num_rows=num_missing, reason=reason)]
+    unknown = [item for item in skipped if item.num_rows is None]
+    known = [item for item in skipped if item.num_rows is not None]
+    if len(unknown) == 1:  # so these are its examples
+        return [*known, replace(unknown[0], num_rows=num_missing)]
+    known += [replace(item, num_rows=0) for item in unknown]
+    if num_missing:
+        reason = f"{what}; files are missing or cannot be read"
+        known.append(Skipped(uri=folder.uri, num_rows=num_missing, reason=reason))
+    return known

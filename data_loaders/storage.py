@@ -25,7 +25,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from data_loaders.errors import StorageError
+from data_loaders.errors import StorageError, UnreachableError
 
 # A store that refuses connections is reported in about 3 s, one that takes them and then is silent
 # in 45 s. Arrow's own settings for URIs take 6 and 100 s, and allow a request no more than 3 s of
@@ -159,7 +159,8 @@ class Location:
             raise StorageError(f"{self.uri}: is not UTF-8 text") from error
         except OSError as error:
             remedy = "; check the bucket's name and the AWS_ variables of the environment"
-            raise StorageError(
+            kind = UnreachableError if is_of_store(error) else StorageError
+            raise kind(
                 f"{self.uri}: cannot be {action}: {first_line(error)}"
                 f"{remedy if self.filesystem.type_name == 's3' else ''}"
             ) from error

@@ -29,8 +29,8 @@ import numpy as np
 from data_loaders.errors import InputError
 from data_loaders.hashing import hashed_range, shuffled
 
-# Of a row group read at once; larger ones are read in parts of so many rows, which bounds memory
-# whatever wrote the files.
+# Of a row group read at once; larger ones are read in parts of so many rows. A stream that begins
+# in the middle of one decodes what is before it, too: `polytower prepare` writes smaller ones.
 MAX_PIECE_ROWS = 65_536
 
 # Said in fingerprints: another order under the same name would lose and double examples.
@@ -156,11 +156,15 @@ class EpochPlan:
         key = (self.seed or 0, self.epoch, piece.group)
         return hashed_range(piece.start, piece.stop, key=key)
 
-    def edge_groups(self, stream: int) -> tuple[int, int]:
-        """The stream's first and last row group, which it may share with other streams."""
-        ends = [int(self.cuts_V[stream]), max(0, int(self.cuts_V[stream + 1]) - 1)]
-        first, last = np.searchsorted(self._group_ends, ends, side="right")
-        return int(self.order_G[first]), int(self.order_G[last])
+    def edge_groups(self, stream: int, *, first_step: int = 0) -> set[int]:
+        """The first and the last row group that a stream reads from the window of `first_step` on;
+        it may share them with other streams.
+        """
+        first = next(self.windows(stream=stream, first_step=first_step), None)
+        if first is None:
+            return set()
+        last = np.searchsorted(self._group_ends, int(self.cuts_V[stream + 1]) - 1, side="right")
+        return {first.pieces[0].group, int(self.order_G[last])}
 
     def _pieces(self, stream: int) -> Iterator[Piece]:
         """All rows of a stream, before the shuffle of its windows."""

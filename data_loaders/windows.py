@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_loaders.config import DataConfig, IdFeature, IdListFeature
-from data_loaders.errors import SchemaError, StorageError, WrongRowsError
+from data_loaders.errors import SchemaError, StorageError, UnreachableError, WrongRowsError
 from data_loaders.id_dropout import drop_ids
 from data_loaders.negatives import KeyedRows, NegativeSampler
 from data_loaders.placement import in_order
@@ -31,7 +31,7 @@ REMOTE_THREADS = 8
 LOCAL_THREADS = min(8, len(os.sched_getaffinity(0)))
 
 # Row groups per stream from which on a log is long.
-SHORT_LOG_GROUPS = 16
+SHORT_LOG_GROUPS = 2
 
 # Windows made beyond those that the next batches need.
 WINDOWS_AHEAD = 8
@@ -61,6 +61,7 @@ class WindowReader:
     Args:
         plan: of the epoch.
         streams: of this rank.
+        first_step: where reading begins.
         reader: of the log.
         encoder: of its columns.
         config: `on_error`, and the features' dropout.
@@ -72,6 +73,7 @@ class WindowReader:
         plan: EpochPlan,
         *,
         streams: Sequence[int],
+        first_step: int,
         reader: LogReader,
         encoder: Encoder,
         config: DataConfig,
@@ -88,7 +90,7 @@ class WindowReader:
             if isinstance(feature, IdFeature | IdListFeature)
         )
         self._lock = threading.Lock()
-        edges = [set(plan.edge_groups(stream)) for stream in streams]
+        edges = (plan.edge_groups(stream, first_step=first_step) for stream in streams)
         uses = collections.Counter(group for groups in edges for group in groups)
         # how many streams of this rank are still to read a row group that several share; in a long
         # log such row groups are few, and reading them again costs less than keeping them
@@ -159,8 +161,13 @@ class WindowReader:
         is_given_R = np.ones(len(piece), bool)
         try:
             table = self._table(piece, stream=stream)
+            if len(table) != len(piece):  # compiled loops go by the plan
+                raise StorageError(
+                    f"{uri}: a row group has {len(table)} rows where its footer says {len(piece)}; "
+                    "the file is damaged: write it again"
+                )
         except StorageError as error:
-            if self._config.on_error == "fail":
+            if self._config.on_error == "fail" or isinstance(error, UnreachableError):
                 raise
             skipped.append(Skipped.because(error, uri=uri, num_rows=len(piece)))
             return None, ~is_given_R
@@ -211,7 +218,8 @@ class WindowReader:
         if parts is None or position != (group, index):
             parts = self._reader.parts(group, first_part=index)
         part = next(parts)
-        self._parts[stream] = ((group, index + 1), parts)
+        if (index + 1) * MAX_PIECE_ROWS < self._reader.groups.num_rows_G[group]:
+            self._parts[stream] = ((group, index + 1), parts)
         return part
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from data_loaders.config import Feature, IdFeature, IdListFeature
-from data_loaders.errors import SchemaError
+from data_loaders.errors import InputError, SchemaError
 from data_loaders.hashing import hash_ids
 from data_loaders.id_encoding import IdEncoder
 from data_loaders.id_vocabulary import digest_of
@@ -170,5 +170,5 @@ def test_a_fill_that_the_column_cannot_hold_is_refused(
     encoding: str, column: pa.Array, fill: Any, message: str
 ) -> None:
     """In one line, when the first missing id is met."""
-    with pytest.raises(SchemaError, match=message):
+    with pytest.raises(InputError, match=message):
         make_encoder(10, encoding=encoding, fill=fill).rows(column)
