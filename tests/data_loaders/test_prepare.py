@@ -303,9 +303,21 @@ def test_files_and_row_groups_have_the_sizes_that_are_asked_for(
 @pytest.mark.parametrize(
     ("prepare", "error", "message"),
     [
-        ({"unique": ["reqest"]}, SchemaError, "column reqest: .*found in no file.*mean request"),
-        ({"ranges": {"prize": [0, 1]}}, SchemaError, "column prize: .*did you mean price"),
-        ({"split": {"time": "tz"}}, SchemaError, "column tz: expected a time"),
+        (
+            {"unique": ["reqest"]},
+            SchemaError,
+            r"column reqest \(prepare.unique\): .*found no such column.*mean request",
+        ),
+        (
+            {"ranges": {"prize": [0, 1]}},
+            SchemaError,
+            r"column prize \(prepare.ranges\): .*did you mean price",
+        ),
+        (
+            {"split": {"time": "tz"}},
+            SchemaError,
+            r"column tz \(prepare.split.time\): expected a time",
+        ),
         ({"ranges": {"ts": [1e12, None]}}, SchemaError, "all 100 rows were rejected, 100 .*ts: "),
         ({"split": {"by": "day"}}, InputError, "no row is left for train"),
     ],

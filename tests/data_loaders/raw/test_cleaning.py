@@ -166,6 +166,8 @@ def test_columns_are_kept_with_the_type_that_is_asked_for() -> None:
         ({"keep": {"user": "number"}}, "column user: is asked for as text and as number"),
         ({"ranges": {"user": [0, 1]}}, r"prepare.ranges.user: the column is text.*integers"),
         ({"integers": ["usr"]}, "prepare.integers: usr is no column"),
+        ({"integers": ["price"]}, "found price, which data.features.price reads as number; take"),
+        ({"integers": ["seconds"]}, "found seconds, which data.features.history reads as numbers"),
     ],
 )
 def test_columns_asked_for_in_two_ways_are_refused(prepare: Any, message: str) -> None:
