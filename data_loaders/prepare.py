@@ -266,8 +266,9 @@ def _check_columns(columns: Sequence[RawColumn], parts: Sequence[Part]) -> None:
     for column in columns:
         if column.name not in known:
             raise SchemaError(
-                f"column {column.name}: expected {EXPECTED[column.type]}, found in no file of "
-                f"--source; {did_you_mean(column.name, sorted(known))}"
+                f"column {column.name} ({column.asked_by}): expected {EXPECTED[column.type]}, "
+                "found no such column in any file of --source; "
+                f"{did_you_mean(column.name, sorted(known))}"
             )
 
 

@@ -38,11 +38,11 @@ ITEM_TYPES: dict[CellType, CellType] = {
 EXPECTED: dict[CellType, str] = {
     "text": "a text or an integer",
     "integer": "an integer",
-    "number": "a finite number",
+    "number": "a number",
     "time": "a time (a number, or an ISO date and time)",
     "texts": "a list of texts or integers",
     "integers": "a list of integers",
-    "numbers": "a list of finite numbers",
+    "numbers": "a list of numbers",
 }
 
 
@@ -51,7 +51,7 @@ class Cells:
     """A converted column.
 
     Attributes:
-        values: of the type in `ARROW_TYPES`; null where missing or wrong.
+        values: of the type in `ARROW_TYPES`, never NaN; null where missing or wrong.
         wrong_R: bool, where a cell is not of the type.
     """
 
@@ -102,12 +102,12 @@ def _from_text(column: pa.Array, *, to: CellType, missing: Sequence[str]) -> Cel
     if to == "text":
         return Cells(texts, wrong_R)
     values = CONVERTERS[to](texts)
-    values, infinite_R = _finite(values)
-    failed_R = _nulls(values) & ~_nulls(texts) & ~infinite_R
+    values = _without_nan(values)
+    failed_R = _nulls(values) & ~_nulls(texts)
     # NaN is missing, whatever `missing` says
     is_nan = pc.fill_null(pc.equal(pc.utf8_lower(texts), "nan"), False)
     failed_R &= ~is_nan.to_numpy(zero_copy_only=False)
-    return Cells(values, wrong_R | failed_R | infinite_R)
+    return Cells(values, wrong_R | failed_R)
 
 
 def _from_value(column: pa.Array, *, to: CellType) -> Cells:
@@ -120,8 +120,8 @@ def _from_value(column: pa.Array, *, to: CellType) -> Cells:
     if not (is_number or pa.types.is_integer(found) or pa.types.is_boolean(found)):
         raise SchemaError(f"expected {EXPECTED[to]}, found {found}")
     if to in ("number", "time"):
-        values, infinite_R = _finite(column.cast(pa.float64(), safe=False))
-        return Cells(values, infinite_R)
+        values = _without_nan(column.cast(pa.float64(), safe=False))
+        return Cells(values, np.zeros(len(column), bool))
     if pa.types.is_boolean(found) and to == "text":
         return Cells(column.cast(pa.string()), np.zeros(len(column), bool))
     if is_number:
@@ -235,16 +235,11 @@ CONVERTERS: dict[CellType, Callable[[pa.Array], pa.Array]] = {
 }
 
 
-def _finite(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Null where a number is NaN or infinite, and where it is infinite."""
+def _without_nan(values: pa.Array) -> pa.Array:
+    """Null where a number is NaN."""
     if not pa.types.is_floating(values.type):
-        return values, np.zeros(len(values), bool)
-    infinite = pc.fill_null(pc.is_inf(values), False)
-    is_finite = pc.is_finite(values)
-    return (
-        pc.if_else(is_finite, values, pa.scalar(None, values.type)),
-        infinite.to_numpy(zero_copy_only=False),
-    )
+        return values
+    return pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
 
 
 def _nulls(values: pa.Array) -> np.ndarray:

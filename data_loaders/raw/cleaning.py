@@ -123,6 +123,7 @@ class _Faults:
 def _check(column: RawColumn, found: dict[str, Cells], faults: _Faults) -> None:
     name, cells = column.name, found[column.name]
     faults.add(name, f"not {EXPECTED[column.type]}", cells.wrong_R)
+    faults.add(name, "not finite", _infinite(cells.values))
     for bounds in column.bounds:
         faults.add(name, bounds.reason, _outside(cells.values, bounds))
     if column.length is not None:
@@ -134,6 +135,15 @@ def _check(column: RawColumn, found: dict[str, Cells], faults: _Faults) -> None:
         others_R = _lengths(found[column.as_long_as].values)
         differs_R = _lengths(cells.values) != others_R
         faults.add(name, f"not as long as {column.as_long_as}", differs_R)
+
+
+def _infinite(values: pa.Array) -> np.ndarray:
+    is_list = pa.types.is_list(values.type)
+    items = values.flatten() if is_list else values
+    if not pa.types.is_floating(items.type):
+        return np.zeros(len(values), bool)
+    infinite_N = pc.fill_null(pc.is_inf(items), False).to_numpy(zero_copy_only=False)
+    return _any_item(values, infinite_N) if is_list else infinite_N
 
 
 def _outside(values: pa.Array, bounds: Bounds) -> np.ndarray:

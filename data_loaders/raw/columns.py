@@ -12,7 +12,7 @@ Types come from the recipe alone, never from what a file happens to hold.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,6 +63,7 @@ class RawColumn:
         bounds: of the values.
         length: of each vector, which then holds no nulls.
         as_long_as: column whose lists are as long in each row.
+        asked_by: key of the recipe that names it, the first one if there are several.
     """
 
     name: str
@@ -71,6 +72,7 @@ class RawColumn:
     bounds: tuple[Bounds, ...] = ()
     length: int | None = None
     as_long_as: str | None = None
+    asked_by: str = ""
 
 
 def raw_columns(
@@ -88,28 +90,18 @@ def raw_columns(
     """
     uses: list[RawColumn] = []
     for name, feature in data.features.items():
-        uses += _of_feature(name, feature, num_rows=num_rows.get(name))
+        found = _of_feature(name, feature, num_rows=num_rows.get(name))
+        uses += [dataclasses.replace(use, asked_by=f"data.features.{name}") for use in found]
     for name, task in data.tasks.items():
-        uses.append(_of_task(name, task))
-        if task.where is not None:
-            uses.append(RawColumn(task.where, "number", is_written=True))
-    uses += [RawColumn(name, written, is_written=True) for name, written in prepare.keep.items()]
-    if prepare.split.time is not None:
-        uses.append(RawColumn(prepare.split.time, "time", is_written=False))
-    named = {use.name for use in uses}
-    by = [prepare.split.by] if prepare.split.by is not None else []
-    for name in [*(prepare.unique or []), *by]:
-        if name not in named:
-            uses.append(RawColumn(name, "text", is_written=False))
+        uses += [
+            dataclasses.replace(use, asked_by=f"data.tasks.{name}") for use in _of_task(name, task)
+        ]
+    uses += _of_prepare(prepare, named={use.name for use in uses})
     columns: dict[str, RawColumn] = {}
     for use in uses:
         _add(columns, _as_integers(use) if use.name in prepare.integers else use)
     for name in prepare.integers:
-        if name not in columns:
-            raise InputError(
-                f"prepare.integers: {name} is no column that the recipe reads; "
-                f"to have it in the data set, write prepare.keep: {{{name}: integer}}"
-            )
+        _check_integers(columns, name)
     for name, (low, high) in prepare.ranges.items():
         _add_range(columns, name, low=low, high=high)
     return list(columns.values())
@@ -138,11 +130,36 @@ def _of_feature(name: str, feature: AnyFeature, *, num_rows: int | None) -> list
     return found
 
 
-def _of_task(name: str, task: BinaryTask | RegressionTask) -> RawColumn:
+def _of_task(name: str, task: BinaryTask | RegressionTask) -> list[RawColumn]:
     column = task.column or name
     if isinstance(task, RegressionTask):
-        return _number(column, is_log=task.log, clip=None)
-    return RawColumn(column, "number", True, (Bounds("outside 0 to 1 (a binary label)", 0, 1),))
+        found = [_number(column, is_log=task.log, clip=None)]
+    else:
+        bounds = (Bounds("outside 0 to 1 (a binary label)", 0, 1),)
+        found = [RawColumn(column, "number", True, bounds)]
+    if task.where is not None:
+        found.append(RawColumn(task.where, "number", is_written=True))
+    return found
+
+
+def _of_prepare(prepare: PrepareConfig, *, named: Collection[str]) -> list[RawColumn]:
+    """What is kept, and what decides; `named` columns have their type from features and tasks."""
+    found = [
+        RawColumn(name, written, True, asked_by="prepare.keep")
+        for name, written in prepare.keep.items()
+    ]
+    split = prepare.split
+    if split.time is not None:
+        found.append(RawColumn(split.time, "time", False, asked_by="prepare.split.time"))
+    deciding = dict.fromkeys(prepare.unique or [], "prepare.unique")
+    if split.by is not None:
+        deciding.setdefault(split.by, "prepare.split.by")
+    typed = {*named, *(column.name for column in found)}
+    return found + [
+        RawColumn(name, "text", False, asked_by=asker)
+        for name, asker in deciding.items()
+        if name not in typed
+    ]
 
 
 def _number(column: str, *, is_log: bool, clip: tuple[float, float] | None) -> RawColumn:
@@ -180,7 +197,22 @@ def _add(columns: dict[str, RawColumn], column: RawColumn) -> None:
         bounds=tuple(dict.fromkeys(known.bounds + column.bounds)),
         length=known.length or column.length,
         as_long_as=known.as_long_as or column.as_long_as,
+        asked_by=known.asked_by,
     )
+
+
+def _check_integers(columns: Mapping[str, RawColumn], name: str) -> None:
+    if name not in columns:
+        raise InputError(
+            f"prepare.integers: {name} is no column that the recipe reads; "
+            f"to have it in the data set, write prepare.keep: {{{name}: integer}}"
+        )
+    column = columns[name]
+    if column.type not in AS_INTEGERS.values():
+        raise InputError(
+            f"prepare.integers: expected columns of ids, found {name}, which {column.asked_by} "
+            f"reads as {column.type}; take it out of the list"
+        )
 
 
 def _as_integers(column: RawColumn) -> RawColumn:
@@ -201,4 +233,4 @@ def _add_range(
     else:
         reason = f"above {high:g}" if low is None else f"outside {low:g} to {high:g}"
     bounds = (Bounds(f"{reason} (prepare.ranges)", low, high),)
-    _add(columns, RawColumn(name, written, False, bounds))
+    _add(columns, RawColumn(name, written, False, bounds, asked_by="prepare.ranges"))

@@ -86,10 +86,15 @@ def test_rows_that_fit_are_converted() -> None:
         ("history", "[1", "history: not a list of texts or integers"),
         ("seconds", "1|2|3", "seconds: not as long as history"),
         ("seconds", "-1|2", "seconds: negative (weights_sum_to_one: true)"),
-        ("seconds", "a|b", "seconds: not a list of finite numbers"),
+        ("seconds", "a|b", "seconds: not a list of numbers"),
         ("age", "-1", "age: negative (log: true)"),
-        ("price", "cheap", "price: not a finite number"),
-        ("price", "inf", "price: not a finite number"),
+        ("price", "cheap", "price: not a number"),
+        ("price", "inf", "price: not finite"),
+        ("price", "1e400", "price: not finite"),
+        ("seconds", "1|inf", "seconds: not finite"),
+        ("image", "[1, -inf]", "image: not a list of numbers"),  # which is no JSON
+        ("image", "1|-inf", "image: not finite"),
+        ("day", "inf", "day: not finite"),
         ("price", "1e38", "price: beyond 1e+30"),
         ("price", "1001", "price: outside -1000 to 1000 (prepare.ranges)"),
         ("image", "[1]", "image: not a vector of 2 numbers"),
@@ -166,6 +171,8 @@ def test_columns_are_kept_with_the_type_that_is_asked_for() -> None:
         ({"keep": {"user": "number"}}, "column user: is asked for as text and as number"),
         ({"ranges": {"user": [0, 1]}}, r"prepare.ranges.user: the column is text.*integers"),
         ({"integers": ["usr"]}, "prepare.integers: usr is no column"),
+        ({"integers": ["price"]}, "found price, which data.features.price reads as number; take"),
+        ({"integers": ["seconds"]}, "found seconds, which data.features.history reads as numbers"),
     ],
 )
 def test_columns_asked_for_in_two_ways_are_refused(prepare: Any, message: str) -> None:

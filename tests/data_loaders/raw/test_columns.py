@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from data_loaders.config import DataConfig
+from data_loaders.errors import SchemaError
+from data_loaders.prepare import prepare_log
 from data_loaders.prepare_config import PrepareConfig
 from data_loaders.raw.columns import raw_columns
 from data_loaders.row_groups import read_columns
@@ -64,3 +68,24 @@ def test_numbers_ids_and_labels_are_fitted() -> None:
     ids = {"user", "item", "tags"}
     numbers = {"click", "seen", "hour", "age"}
     assert fitted_columns(data) == dict.fromkeys(ids, "id") | dict.fromkeys(numbers, "number")
+
+
+def test_a_column_that_no_file_has_is_refused_by_who_asks_for_it(tmp_path: Path) -> None:
+    """With the nearest name, before anything is written or a cluster is joined."""
+    (tmp_path / "raw.csv").write_text("price,click,seen\n1,1,1\n")
+    data = data_of(cost={"kind": "dense", "column": "preis"})
+    expected = (
+        r"^column preis \(data.features.cost\): expected a .*number, found no such column in any "
+        r"file of --source; did you mean price\?$"
+    )
+    with pytest.raises(SchemaError, match=expected):
+        prepare_log(
+            data,
+            prepare=PrepareConfig(),
+            num_rows={},
+            name="toy",
+            sources=[str(tmp_path / "raw.csv")],
+            out=str(tmp_path / "out"),
+            cluster=contextlib.nullcontext(),
+        )
+    assert not (tmp_path / "out").exists()
