@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from data_loaders.config import Feature, IdFeature, IdListFeature
-from data_loaders.errors import InputError, SchemaError
+from data_loaders.errors import InputError
 from data_loaders.hashing import hash_ids
 from data_loaders.id_encoding import IdEncoder
 from data_loaders.id_vocabulary import digest_of
