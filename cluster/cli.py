@@ -352,7 +352,8 @@ def _prepare_log(
     except LaunchError as error:
         print_error(str(error))
         raise typer.Exit(EXIT_RANKS_FAILED) from error
-    print_rejected(info.rejected, folder=f"{out.rstrip('/')}/rejected")
+    num_kept = sum(split.examples for split in info.splits.values())
+    print_rejected(info.rejected, num_kept=num_kept, folder=f"{out.rstrip('/')}/rejected")
     _print_dataset(info, out=out, recipe=recipe)
 
 

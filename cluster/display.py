@@ -144,8 +144,10 @@ def _print_cold_start(tasks: dict[str, dict[str, Any]]) -> None:
         console.print(table)
 
 
-def print_rejected(reasons: Mapping[str, int], *, folder: str) -> None:
-    """Why rows of a raw log were left out, the most frequent reason first."""
+def print_rejected(reasons: Mapping[str, int], *, num_kept: int, folder: str) -> None:
+    """Why rows of a raw log were left out, the most frequent reason first; more than half is no
+    accident of the log, but of the recipe, which is said.
+    """
     if not reasons:
         return
     table = _table("rejected rows", ["reason", "rows"])
@@ -153,6 +155,9 @@ def print_rejected(reasons: Mapping[str, int], *, folder: str) -> None:
         table.add_row(_plain(reason), f"{count:,}")
     console.print(table)
     console.print(f"they are in {folder}", soft_wrap=True, markup=False)
+    if (num_rejected := sum(reasons.values())) > num_kept:
+        share = f"{num_rejected:,} of {num_rejected + num_kept:,} rows"
+        console.print(f"[yellow]{share} were rejected: is it the recipe?", soft_wrap=True)
 
 
 def print_skipped(lines: Sequence[str]) -> None:
