@@ -87,7 +87,7 @@ def test_keys_of_negatives_are_checked_where_they_are_given() -> None:
     tree = toy_recipe("log", data={"negatives": {"per_example": 2}})
     assert refusal(tree) == "recipe.yaml: data.negatives.catalogue: is missing"
     tree = toy_recipe("log", data={"negatives": {"catalogue": "x"}})
-    assert "data.negatives.per_example: Input" in refusal(tree, "data.negatives.per_example=0")
+    assert "data.negatives.per_example: expected" in refusal(tree, "data.negatives.per_example=0")
     assert build_recipe(toy_recipe("log"), overrides=[], source="toy").data.negatives is None
 
 
@@ -194,12 +194,12 @@ def test_a_table_without_a_feature_is_refused() -> None:
         ),
         ({"kind": "id", "encoding": "quantiles", "fill": "a"}, "x.fill: expected a number"),
         ({"kind": "id", "encoding": "direct", "fill": 1.5}, "x.fill: expected an integer"),
-        ({"kind": "id", "dropout": 1.0}, "x.dropout: Input should be less than 1, found 1.0"),
+        ({"kind": "id", "dropout": 1.0}, "x.dropout: expected a value less than 1, found 1.0"),
         ({"kind": "dense", "clip": [3, 3]}, "x.clip: expected [low, high] with low < high"),
         ({"kind": "dense", "clip": [3]}, "x.clip.1: is missing"),
         ({"kind": "dense", "log": True, "fill": -1}, "x.fill: -1 has no logarithm (log: true)"),
         ({"kind": "dense", "mean": "fitt"}, "(or the word fit), found 'fitt'"),
-        ({"kind": "dense", "std": 0}, "x.std: Input should be greater than 0 (or the word fit)"),
+        ({"kind": "dense", "std": 0}, "x.std: expected a value greater than 0 (or the word fit)"),
         ({"kind": "dense_vector"}, "x.length: is missing"),
         ({"kind": "dense_vector", "lenght": 3}, "x.lenght: unknown key; did you mean length?"),
     ],
@@ -339,8 +339,22 @@ def test_a_recipe_needs_an_id(tmp_path: Path) -> None:
         ),
         (
             ["data.tasks.click={kind: rank}"],
-            "data.tasks.click: expected kind: binary or regression",
+            "data.tasks.click.kind: expected binary or regression, found 'rank'",
         ),
+        (
+            ["data.features.item={kind: vector}"],
+            "data.features.item.kind: expected id, id_list, dense or dense_vector, "
+            "found 'vector'; did you mean dense_vector?",
+        ),
+        (
+            ["data.features.item.encoding=vocabluary"],
+            "found 'vocabluary'; did you mean vocabulary?",
+        ),
+        (
+            ["data.features.item.min_count=two"],
+            "data.features.item.min_count: expected an integer, found 'two'",
+        ),
+        (["run.select=all"], "run.select: expected best or last, found 'all'"),
         (["data.features=3"], "data.features: expected a section with keys, found 3"),
         (["data.tasks={}"], "data.tasks: is empty; expected at least one"),
     ],
