@@ -6,6 +6,7 @@ import re
 from types import UnionType
 from typing import Any, get_args
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from data_loaders.config import (
@@ -82,6 +83,14 @@ def first_complaint(error: ValidationError, *, root: type[BaseModel]) -> str:
         "Input should be", "expected a value", 1
     )
     return f"{key}: {expected}{choice}, found {first['input']!r:.60}"
+
+
+def yaml_complaint(error: yaml.YAMLError) -> str:
+    """What is wrong with a YAML file, in one line that begins with the place."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"  # type: ignore[attr-defined]
 
 
 def _nearest(word: str, quoted: str) -> str:

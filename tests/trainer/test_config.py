@@ -269,14 +269,17 @@ def test_a_vector_counts_by_its_length() -> None:
     assert build_recipe(tree, overrides=[], source="recipe.yaml").data.num_dense_inputs == 7
 
 
-@pytest.mark.parametrize("text", ["a: [1, 2", "a: b: c", "\tx: 1", "{"])
-def test_a_file_that_is_not_yaml_is_named(tmp_path: Path, text: str) -> None:
-    """In one line, with the place of the fault."""
+@pytest.mark.parametrize(
+    ("text", "column"), [("a: [1, 2", 9), ("a: b: c", 5), ("\tx: 1", 1), ("{", 2)]
+)
+def test_a_file_that_is_not_yaml_is_named(tmp_path: Path, text: str, column: int) -> None:
+    """In one line, with the place of the fault, and not with the text around it."""
     file = tmp_path / "recipe.yaml"
     file.write_text(text)
-    with pytest.raises(RecipeError, match=r"not YAML: .*line 1") as caught:
+    with pytest.raises(RecipeError, match=rf"not YAML: line 1, column {column}: ") as caught:
         load_recipe(str(file))
     assert str(caught.value).startswith(str(file))
+    assert "<unicode string>" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
