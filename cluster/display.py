@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.console import Console, Group
@@ -276,12 +276,8 @@ def _table(title: str, columns: list[str]) -> Table:
     )
     for index, column in enumerate(columns):
         # where it is narrow, words go on in another line; a number cut short would be another one
-        table.add_column(
-            column,
-            justify="left" if index == 0 else "right",
-            no_wrap=column not in WORDS,
-            overflow="fold",
-        )
+        justify: Literal["left", "right"] = "left" if index == 0 else "right"
+        table.add_column(column, justify=justify, no_wrap=column not in WORDS, overflow="fold")
     return table
 
 
