@@ -50,8 +50,9 @@ def measure_growth(
         on_done: told how many logs are done.
 
     Returns:
-        per log `examples`, `files`, `file_bytes`; `imported_bytes`, resident before the loader is
-        made; `peak_bytes`, the most that was resident, all in all.
+        per log `times`, how often it holds the files; `examples`, `files`, `file_bytes`;
+        `imported_bytes`, resident before the loader is made; `peak_bytes`, the most that was
+        resident, all in all.
     """
     measured = []
     with tempfile.TemporaryDirectory(prefix="polytower-memory-") as folder:
@@ -69,6 +70,7 @@ def measure_growth(
             assert child.pop("examples") == examples * times
             measured.append(
                 {
+                    "times": times,
                     "examples": examples * times,
                     "files": len(sources) * times,
                     "file_bytes": sum(path.stat().st_size for path in sources) * times,

@@ -10,6 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from cluster.display import counted
+
 VARIANTS = {
     "lookup": "this project",
     "tbe": "raw FBGEMM TBE",
@@ -58,9 +60,9 @@ def print_input_report(report: dict[str, Any], console: Console) -> None:
     settings, environment, log = report["settings"], report["environment"], report["log"]
     mib = {key: f"{log[key] / 2**20:,.1f} MiB" for key in log if key.endswith("_bytes")}
     console.print(
-        f"{settings['recipe']}: {log['examples']:,} examples, {log['files']:,} files, "
-        f"{log['row_groups']:,} row groups, batch {settings['batch_size']:,}\n"
-        f"{len(log['columns'])} columns: {mib['column_bytes']} stored, "
+        f"{settings['recipe']}: {log['examples']:,} examples, {counted(log['files'], 'file')}, "
+        f"{counted(log['row_groups'], 'row group')}, batch {settings['batch_size']:,}\n"
+        f"{counted(len(log['columns']), 'column')}: {mib['column_bytes']} stored, "
         f"{mib['arrow_bytes']} decoded, of files of {mib['file_bytes']}",
         highlight=False,
     )
@@ -81,6 +83,12 @@ def print_input_report(report: dict[str, Any], console: Console) -> None:
     )
     console.print()
     console.print(_memory_table(report["memory"]))
+    console.print(
+        "the same files 1, 10 and 100 times: the list of files and row groups grows,\n"
+        "the rows held to be shuffled and batched do not",
+        style="dim",
+        highlight=False,
+    )
 
 
 def write_report(report: dict[str, Any], path: Path) -> None:

@@ -208,7 +208,7 @@ def generate(
     scenario: Annotated[str, typer.Argument(help="ecommerce, social, news, music, or correlated")],
     out: Annotated[str, typer.Option(help="URI of the new data set")],
     examples: Annotated[
-        int, typer.Option(min=1, help="in train, valid and test together")
+        int, typer.Option(min=1_000, help="in train, valid and test together")
     ] = 100_000,
     seed: Annotated[int, typer.Option(help="the same seed writes the same bytes")] = 0,
     correlation: Annotated[
@@ -216,21 +216,28 @@ def generate(
         typer.Option(help="of the two tasks of correlated, from -1 to 1; 0.5 by default"),
     ] = None,
 ) -> None:
-    """Write a log whose ground truth, and so the best possible AUC or MSE, is known."""
-    from cluster.display import counting_progress
+    """Write a log whose ground truth, and so the best possible AUC or MSE, is known.
+
+    Interrupted, the same command starts over.
+    """
+    from cluster.display import console, counting_progress
     from data_loaders.synthetic import generate as generate_log
     from trainer.runtime import prepare_environment
 
     prepare_environment()
-    with counting_progress(f"generating {scenario}", total=examples) as on_progress:
-        info = generate_log(
-            scenario,
-            out=out,
-            examples=examples,
-            seed=seed,
-            correlation=correlation,
-            on_progress=on_progress,
-        )
+    try:
+        with counting_progress(f"generating {scenario}", total=examples) as on_progress:
+            info = generate_log(
+                scenario,
+                out=out,
+                examples=examples,
+                seed=seed,
+                correlation=correlation,
+                on_progress=on_progress,
+            )
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command starts over", soft_wrap=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     _print_dataset(info, out=out, recipe=scenario)
 
 
@@ -256,7 +263,8 @@ def _prepare_log(
     except LaunchError as error:
         print_error(str(error))
         raise typer.Exit(EXIT_RANKS_FAILED) from error
-    print_rejected(info.rejected, folder=f"{out.rstrip('/')}/rejected")
+    num_kept = sum(split.examples for split in info.splits.values())
+    print_rejected(info.rejected, num_kept=num_kept, folder=f"{out.rstrip('/')}/rejected")
     _print_dataset(info, out=out, recipe=recipe)
 
 
@@ -287,9 +295,11 @@ def _judge(summary: dict[str, Any], *, max_auc_gap: float | None) -> None:
     for name, result in summary["tasks"].items():
         auc, best = result.get("auc"), result.get("best_auc")
         if best is not None and (auc is None or best - auc > max_auc_gap):
+            reached = "(not defined)" if auc is None else f"{auc:.4f}"
             print_error(
-                f"task {name} did not learn: AUC {auc} is more than run.max_auc_gap={max_auc_gap} "
-                f"below the best possible {best:.4f}; train longer or with other learning rates"
+                f"task {name} did not learn: AUC {reached} is more than "
+                f"run.max_auc_gap={max_auc_gap} below the best possible {best:.4f}; "
+                "train longer or with other learning rates"
             )
             raise typer.Exit(EXIT_LEARNING_FAILED)
 

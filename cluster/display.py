@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.console import Console, Group
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 # Without a terminal (a job's log) a bar is noise: a line now and then.
 LINE_INTERVAL_SECONDS = 10.0
+
+# Columns of tables that hold words, not numbers.
+WORDS = {"task", "id", "reason", "table", "ranks"}
 
 console = Console(highlight=False)
 
@@ -77,10 +80,20 @@ def training_progress() -> Iterator[Callable[[Progress], None]]:
 
 @contextlib.contextmanager
 def counting_progress(description: str, *, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Shows how many of `total` are done; yields the function to tell it the count."""
-    with _bar() as bar:
+    """Shows how many of `total` are done; yields the function to tell it the count.
+
+    Nothing is shown before the first call: what is refused at once has no bar.
+    """
+    with contextlib.ExitStack() as stack:
+        bar = _bar()
         task = bar.add_task(description, total=total)
-        yield lambda done: bar.update(task, completed=done)
+
+        def show(done: int) -> None:
+            if not bar.live.is_started:
+                stack.enter_context(bar)
+            bar.update(task, completed=done)
+
+        yield show
 
 
 @contextlib.contextmanager
@@ -88,8 +101,13 @@ def phases_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Shows phases one after another; yields the function to tell it (phase, done, total)."""
     with _bar() as bar:
         task = bar.add_task("starting", total=None)
+        shown = ""
 
         def show(phase: str, done: int, total: int) -> None:
+            nonlocal shown
+            if phase != shown:  # the time that remains is not told from the speed of another phase
+                bar.reset(task)
+                shown = phase
             bar.update(task, description=phase, completed=done, total=total)
 
         yield show
@@ -144,8 +162,10 @@ def _print_cold_start(tasks: dict[str, dict[str, Any]]) -> None:
         console.print(table)
 
 
-def print_rejected(reasons: Mapping[str, int], *, folder: str) -> None:
-    """Why rows of a raw log were left out, the most frequent reason first."""
+def print_rejected(reasons: Mapping[str, int], *, num_kept: int, folder: str) -> None:
+    """Why rows of a raw log were left out, the most frequent reason first; more than half is no
+    accident of the log, but of the recipe, which is said.
+    """
     if not reasons:
         return
     table = _table("rejected rows", ["reason", "rows"])
@@ -153,6 +173,9 @@ def print_rejected(reasons: Mapping[str, int], *, folder: str) -> None:
         table.add_row(_plain(reason), f"{count:,}")
     console.print(table)
     console.print(f"they are in {folder}", soft_wrap=True, markup=False)
+    if (num_rejected := sum(reasons.values())) > num_kept:
+        share = f"{num_rejected:,} of {num_rejected + num_kept:,} rows"
+        console.print(f"[yellow]{share} were rejected: is it the recipe?", soft_wrap=True)
 
 
 def print_skipped(lines: Sequence[str]) -> None:
@@ -176,7 +199,7 @@ def print_plan(placements: Sequence[dict[str, Any]], *, most: int = 20) -> None:
         )
     console.print(table)
     if len(placements) > most:
-        console.print(f"and {len(placements) - most} smaller tables", style="dim")
+        console.print(f"and {counted(len(placements) - most, 'smaller table')}", style="dim")
 
 
 def print_summary(summary: dict[str, Any], *, run_uri: str) -> None:
@@ -194,8 +217,8 @@ def print_summary(summary: dict[str, Any], *, run_uri: str) -> None:
         print_skipped([f"skipped {skipped}: see metrics.jsonl and summary.json of the run"])
     print_plan(summary["plan"])
     facts = {
-        "examples": f"{summary['examples']:,} in {summary['steps']:,} steps "
-        f"on {summary['world_size']} ranks",
+        "examples": f"{summary['examples']:,} in {counted(summary['steps'], 'step')} "
+        f"on {counted(summary['world_size'], 'rank')}",
         "speed": f"{summary['examples_per_second']:,.0f} examples/s "
         f"over {summary['seconds']:,.1f} s, "
         f"{summary['data_wait_fraction']:.1%} of it waiting for data",
@@ -213,10 +236,9 @@ def _skipped_in_words(summary: dict[str, Any]) -> str:
         num_examples = summary[f"{prefix}skipped"]
         num_files = summary[f"{prefix}skipped_uncounted_files"]
         if num_examples:
-            parts.append(f"{num_examples:,} examples in {where}")
+            parts.append(f"{counted(num_examples, 'example')} in {where}")
         if num_files:
-            files = "files" if num_files > 1 else "file"
-            parts.append(f"{num_files:,} {files} of unknown length in {where}")
+            parts.append(f"{counted(num_files, 'file')} of unknown length in {where}")
     return " and ".join(parts)
 
 
@@ -253,7 +275,9 @@ def _table(title: str, columns: list[str]) -> Table:
         box=box.SIMPLE_HEAD,
     )
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+        # where it is narrow, words go on in another line; a number cut short would be another one
+        justify: Literal["left", "right"] = "left" if index == 0 else "right"
+        table.add_column(column, justify=justify, no_wrap=column not in WORDS, overflow="fold")
     return table
 
 
@@ -264,6 +288,11 @@ def _best_cells(auc: float | None, best: float | None) -> list[str]:
 
 def _number(value: float | None, *, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """The count with its noun, in the plural if it is not 1."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def _plain(text: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from cluster.display import console, print_plan
+from cluster.display import console, counted, print_plan
 from data_loaders.catalogue import open_catalogue
-from data_loaders.dataset import SPLITS
-from data_loaders.row_groups import has_split, list_row_groups
+from data_loaders.dataset import SPLITS, read_dataset_info
+from data_loaders.errors import InputError
+from data_loaders.row_groups import has_split, list_row_groups, locate_root
 from data_loaders.storage import Location, locate
 from trainer.config import Recipe
 from trainer.recipe_file import dump_recipe, load_recipe
@@ -30,7 +31,16 @@ def resolve(recipe: str, overrides: list[str]) -> Recipe:
 
 
 def check_log(recipe: Recipe) -> None:
-    """Every split's schema, and that of the catalogue, before anything is started."""
+    """Every split's schema, and that of the catalogue, before anything is started.
+
+    Raises:
+        InputError: the log is incomplete or does not fit the recipe, or the run's folder lies in
+            the data set, or around it.
+    """
+    root = locate_root(recipe.data)
+    if recipe.run.uri is not None:
+        _check_apart(locate(recipe.run.uri).uri, root=root.uri)
+    read_dataset_info(root)  # an incomplete data set may lack any file: it says so first
     for split in SPLITS:
         if split == "train" or has_split(recipe.data, split=split):
             list_row_groups(recipe.data, split=split)
@@ -38,11 +48,30 @@ def check_log(recipe: Recipe) -> None:
         open_catalogue(recipe.data, negatives=recipe.data.negatives)
 
 
+def _check_apart(run_uri: str, *, root: str) -> None:
+    run, data = (f"{uri.rstrip('/')}/" for uri in (run_uri, root))
+    if run.startswith(data) or data.startswith(run):
+        where = "is" if run == data else "lies in" if run.startswith(data) else "contains"
+        raise InputError(
+            f"run.uri: {run_uri} {where} the data set's folder (data.root: {root}); "
+            "give a folder of its own"
+        )
+
+
 def say_where_it_goes_on(run: Location) -> None:
-    """Names the checkpoint, if the run has been begun before."""
+    """Names the checkpoint, if the run has been begun before. Whether the recipe and the log are
+    still the same is checked later, by the ranks.
+    """
     for checkpoint in reversed(run.child("checkpoints").children()):
         if checkpoint.child("manifest.json").exists():
-            console.print(f"this run goes on from {checkpoint.name}")
+            is_complete = run.child("summary.json").exists()
+            console.print(
+                f"this run was complete at {checkpoint.name}: it is evaluated again, "
+                "and trained on first if it is longer now"
+                if is_complete
+                else f"this run was begun before: its newest checkpoint is {checkpoint.name}",
+                soft_wrap=True,
+            )
             return
 
 
@@ -71,9 +100,10 @@ def print_dry_run(recipe: Recipe, *, num_workers: int | None) -> None:
     if recipe.data.root is not None:
         num_examples = list_row_groups(recipe.data, split="train").num_examples
         steps = -(-num_examples // recipe.data.batch_size)
-        console.print(f"train: {num_examples:,} examples, about {steps:,} steps an epoch")
+        console.print(f"train: {num_examples:,} examples, about {counted(steps, 'step')} an epoch")
     else:
         console.print("data.root is not set: no log was looked at")
     console.print(
-        f"{num_workers} {device_type} ranks, as if all were on this machine; nothing was trained"
+        f"{counted(num_workers, f'{device_type} rank')}, "
+        "as if all were on this machine; nothing was trained"
     )

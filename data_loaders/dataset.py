@@ -143,7 +143,7 @@ def read_dataset_info(root: Location) -> DatasetInfo | None:
     if not info.splits:
         raise SchemaError(
             f"{root.uri}: this data set is incomplete, writing it was interrupted; "
-            "delete it and write it again"
+            "write it again with the same command, or delete it"
         )
     return info
 

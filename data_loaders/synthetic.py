@@ -32,12 +32,12 @@ from data_loaders.dataset import (
     DatasetInfo,
     Split,
     SplitInfo,
-    begin_dataset,
     write_dataset_info,
     write_split,
 )
 from data_loaders.errors import InputError, did_you_mean
 from data_loaders.oracle import SplitBest
+from data_loaders.raw.unfinished import begin_anew, refuse_all_but_unfinished
 from data_loaders.scenarios.correlated import Correlated
 from data_loaders.scenarios.ecommerce import Ecommerce
 from data_loaders.scenarios.music import Music
@@ -70,24 +70,30 @@ def generate(
 ) -> DatasetInfo:
     """Writes a log of `examples` examples: 80% of them in train, 10% each in valid and test.
 
-    The same arguments give the same bytes. Memory is bounded: held are a file of at most 500,000
+    The same arguments give the same bytes. What an interrupted call for the same scenario left
+    behind is begun anew. Memory is bounded: held are a file of at most 500,000
     examples, the effects of users, items and ads, whose numbers are capped, and the statistics.
 
     Args:
         scenario: a word of `SCENARIOS`.
-        out: URI of a folder that is empty or does not exist yet.
+        out: URI of a folder that is empty, does not exist yet, or holds what an interrupted call
+            left.
         correlation: of the weights of the two tasks of `correlated`, 0.5 by default.
-        on_progress: called after each chunk with the number of examples drawn so far, of all splits
-            together.
+        on_progress: called before the first chunk, and after each, with the number of examples
+            drawn so far, of all splits together.
 
     Raises:
         InputError: the scenario is unknown, `examples` below 1,000, `seed` negative, or
             `correlation` beyond -1 and 1 or given to another scenario.
-        StorageError: `out` is not empty, or cannot be reached or written.
+        StorageError: `out` holds something else, or cannot be reached or written.
     """
     _check_arguments(scenario, examples=examples, seed=seed, correlation=correlation)
     root = locate(out)
-    begin_dataset(root, name=scenario)
+    command = f"polytower generate {scenario}"
+    refuse_all_but_unfinished(root, command=command)
+    begin_anew(root, name=scenario, command=command)
+    if on_progress is not None:
+        on_progress(0)
 
     options = {} if correlation is None else {"correlation": correlation}
     world_seed, *split_seeds = SeedSequence(seed).spawn(1 + len(SPLITS))
@@ -122,7 +128,7 @@ def _check_arguments(scenario: str, *, examples: int, seed: int, correlation: fl
     if scenario not in SCENARIOS:
         raise InputError(f"{scenario}: no such scenario; {did_you_mean(scenario, SCENARIOS)}")
     if examples < MIN_EXAMPLES:
-        raise InputError(f"examples: {examples} are too few; give {MIN_EXAMPLES} or more")
+        raise InputError(f"examples: {examples} are too few; give {MIN_EXAMPLES:,} or more")
     if seed < 0:
         raise InputError(f"seed: {seed} is negative; give 0 or more")
     if correlation is None:

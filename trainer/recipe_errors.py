@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from types import UnionType
 from typing import Any, get_args
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from data_loaders.config import (
@@ -17,6 +19,15 @@ from data_loaders.config import (
 )
 from data_loaders.errors import did_you_mean
 from embeddings.config import TableConfig
+
+# in words, what pydantic's types of errors say
+EXPECTED = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "expected an integer"),
+    **dict.fromkeys(("float_parsing", "float_type"), "expected a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "expected true or false"),
+    "string_type": "expected a string",
+    "list_type": "expected a list",
+}
 
 # the classes behind the words of `kind`
 KINDS: dict[str, type[BaseModel]] = {
@@ -51,10 +62,15 @@ def first_complaint(error: ValidationError, *, root: type[BaseModel]) -> str:
         return f"{key}: unknown key; {did_you_mean(path[-1], known)}"
     if first["type"] == "missing":
         return f"{key}: is missing"
+    if first["type"] == "union_tag_invalid":
+        nearest = _nearest(first["ctx"]["tag"], first["ctx"]["expected_tags"])
+        return f"{key}.kind: {nearest}"
     if first["type"].startswith("union_tag"):
         features = "id, id_list, dense or dense_vector"
         kinds = "binary or regression" if path[1] == "tasks" else features
         return f"{key}: expected kind: {kinds}, found {first['input']!r:.60}"
+    if first["type"] == "literal_error" and isinstance(first["input"], str):
+        return f"{key}: {_nearest(first['input'], first['ctx']['expected'])}"
     if first["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return f"{key}: expected a section with keys, found {first['input']!r:.60}"
     if first["type"] == "too_short":
@@ -63,7 +79,29 @@ def first_complaint(error: ValidationError, *, root: type[BaseModel]) -> str:
         return f"{key}.{first['ctx']['error']}" if key else str(first["ctx"]["error"])
     may_fit = any(item["loc"][-1:] == ("literal['fit']",) for item in error.errors()[1:2])
     choice = " (or the word fit)" if may_fit else ""
-    return f"{key}: {first['msg']}{choice}, found {first['input']!r:.60}"
+    expected = EXPECTED.get(first["type"]) or first["msg"].replace(
+        "Input should be", "expected a value", 1
+    )
+    return f"{key}: {expected}{choice}, found {first['input']!r:.60}"
+
+
+def yaml_complaint(error: yaml.YAMLError) -> str:
+    """What is wrong with a YAML file, in one line that begins with the place."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"  # type: ignore[attr-defined]
+
+
+def _nearest(word: str, quoted: str) -> str:
+    """What is expected instead of `word`; `quoted` has the choices as pydantic writes them."""
+    choices = re.findall(r"'([^']*)'", quoted)
+    *others, last = choices
+    expected = f"{', '.join(others)} or {last}" if others else last
+    hint = did_you_mean(word, choices)
+    # without a near one it lists them all, and they are listed already
+    end = f"; {hint}" if hint.endswith("?") else ""
+    return f"expected {expected}, found {word!r:.60}{end}"
 
 
 def _keys_beside(loc: tuple[str | int, ...], *, root: type[BaseModel]) -> list[str]:

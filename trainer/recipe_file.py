@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from data_loaders.errors import InputError, did_you_mean
 from data_loaders.storage import locate
 from trainer.config import Recipe
-from trainer.recipe_errors import first_complaint
+from trainer.recipe_errors import first_complaint, yaml_complaint
 
 
 class RecipeError(InputError):
@@ -96,7 +96,7 @@ def _read(source: str) -> dict[str, Any]:
     try:
         tree = yaml.load(text, _UniqueKeyLoader)
     except yaml.YAMLError as error:
-        raise RecipeError(f"{source}: not YAML: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"{source}: not YAML: {yaml_complaint(error)}") from error
     if not isinstance(tree, dict):
         raise RecipeError(
             f"{source}: expected sections (data, embeddings, ...), found {tree!r:.60}"

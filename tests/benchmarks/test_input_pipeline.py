@@ -49,7 +49,7 @@ def report(log: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
     """A run over the toy log, whose smallest log for memory is its first file."""
     token = tmp_path_factory.mktemp("token") / "auth_token"
     token.write_text("7b1d3c5e9f024a68bd13579ace02468f")  # Ray would write one into the home folder
-    settings = InputSettings(num_rounds=3, num_workers=2, max_memory_examples=1)
+    settings = InputSettings(num_rounds=3, num_workers=2, smallest_memory_log_max_examples=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
         return run_input_benchmark(recipe_of(log), scenario="toy", settings=settings)
@@ -120,6 +120,7 @@ def test_memory_is_that_of_processes_that_read_the_log_1_10_and_100_times(
     first = sum(TRAIN[0])
     assert [row["examples"] for row in report["memory"]] == [first * times for times in GROWTH]
     assert [row["files"] for row in report["memory"]] == list(GROWTH)
+    assert [row["times"] for row in report["memory"]] == list(GROWTH)
     for row in report["memory"]:
         assert 2**26 < row["imported_bytes"] < row["peak_bytes"] < 2**33
 
@@ -232,7 +233,7 @@ def test_what_rivals_cannot_do_is_refused_by_name() -> None:
             check_hand_written(changed)
 
 
-@pytest.mark.parametrize("name", ["num_rounds", "num_workers", "max_memory_examples"])
+@pytest.mark.parametrize("name", ["num_rounds", "num_workers", "smallest_memory_log_max_examples"])
 def test_settings_that_cannot_be_are_refused_by_name(log: Path, name: str) -> None:
     """The message names the setting."""
     settings = InputSettings(**{name: 0})

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+import io
 
-from cluster.display import print_skipped, print_summary, training_progress
+import pytest
+from rich.console import Console
+
+from cluster import display
+from cluster.display import (
+    counting_progress,
+    print_skipped,
+    print_summary,
+    print_tasks,
+    training_progress,
+)
 from trainer.progress import Progress, throttled
 
 
@@ -55,3 +65,51 @@ def test_a_summary_says_how_much_was_left_out(
     lines = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
     assert len(lines) == bool(said)
     assert said in "".join(lines)
+
+
+def test_numbers_are_whole_on_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long names of tasks go on in another line, in full."""
+    written = io.StringIO()
+    monkeypatch.setattr(display, "console", Console(file=written, width=80))
+    name = "finished_reading_of_an_article_on_the_front_page"
+    result = {
+        "examples": 123_456_789.0,
+        "auc": 0.57123,
+        "best_auc": 0.61239,
+        "normalized_entropy": 0.98765,
+        "calibration": 1.0024,
+        "examples_article_id_warm": 11_222_333.0,
+        "auc_article_id_warm": 0.58147,
+        "examples_article_id_cold": 99_888_777.0,
+        "auc_article_id_cold": 0.51369,
+    }
+    print_tasks({name: result}, title="evaluation on test")
+    for table in written.getvalue().split("known ids"):
+        words = [line.split() for line in table.splitlines()]
+        assert "".join(line[0] for line in words if line and line[0] in name) == name
+    text = written.getvalue()
+    assert "…" not in text
+    for number in ("123,456,789", "0.5712", "0.6124", "0.0412", "0.9877", "1.002"):
+        assert number in text
+    for number in ("11,222,333", "0.5815", "99,888,777", "0.5137"):
+        assert number in text
+
+
+def test_one_is_not_in_the_plural(capsys: pytest.CaptureFixture[str]) -> None:
+    """Steps and ranks of the summary."""
+    counts = dict.fromkeys(("skipped", "evaluation_skipped"), 0)
+    counts |= dict.fromkeys(("skipped_uncounted_files", "evaluation_skipped_uncounted_files"), 0)
+    print_summary(SUMMARY | counts | {"steps": 1, "world_size": 1}, run_uri="run")
+    assert "in 1 step on 1 rank\n" in capsys.readouterr().out
+    print_summary(SUMMARY | counts | {"steps": 1_200, "world_size": 2}, run_uri="run")
+    assert "in 1,200 steps on 2 ranks\n" in capsys.readouterr().out
+
+
+def test_what_is_refused_at_once_has_no_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is drawn before the first count is told."""
+    with pytest.raises(ValueError, match="wrong"), counting_progress("counting", total=3):
+        raise ValueError("wrong")
+    assert capsys.readouterr().out == ""
+    with counting_progress("counting", total=3) as show:
+        show(3)
+    assert "3/3" in capsys.readouterr().out

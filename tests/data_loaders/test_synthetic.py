@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from data_loaders.dataset import DatasetInfo, read_dataset_info
+from data_loaders.dataset import SPLITS, DatasetInfo, read_dataset_info
 from data_loaders.errors import InputError, StorageError
 from data_loaders.storage import locate
 from data_loaders.synthetic import CHUNK_EXAMPLES, SCENARIOS, generate
@@ -90,13 +90,13 @@ def test_a_small_log_has_several_files_and_row_groups(root: Path, info: DatasetI
 
 
 def test_an_uneven_number_of_examples_is_written_in_full(tmp_path: Path) -> None:
-    """The smallest sizes too; progress ends at the total."""
+    """The smallest sizes too; progress goes from 0 to the total."""
     progress: list[int] = []
     info = generate(
         "ecommerce", out=str(tmp_path / "log"), examples=1_009, on_progress=progress.append
     )
     assert [split.examples for split in info.splits.values()] == [809, 100, 100]
-    assert progress == [809, 909, 1_009]
+    assert progress == [0, 809, 909, 1_009]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_an_uneven_number_of_examples_is_written_in_full(tmp_path: Path) -> None
             0,
             f"xyz: no such scenario; there are: {', '.join(SCENARIOS)}",
         ),
-        ("ecommerce", 999, 0, "examples: 999 are too few; give 1000 or more"),
+        ("ecommerce", 999, 0, "examples: 999 are too few; give 1,000 or more"),
         ("ecommerce", 1_000, -1, "seed: -1 is negative; give 0 or more"),
     ],
 )
@@ -180,3 +180,37 @@ def test_a_folder_that_holds_files_is_refused_and_left_alone(tmp_path: Path) -> 
     with pytest.raises(StorageError, match="is not empty"):
         generate("ecommerce", out=str(tmp_path), examples=1_000)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def interrupt_generate(out: Path, *, examples: int) -> None:
+    """Ends a call when the first file has been written."""
+
+    def stop(done: int) -> None:
+        if done > examples * 8 // 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate("ecommerce", out=str(out), examples=examples, on_progress=stop)
+
+
+def test_what_an_interrupted_call_left_is_begun_anew(tmp_path: Path) -> None:
+    """The log is the one that an uninterrupted call writes, byte by byte."""
+    out, other = tmp_path / "log", tmp_path / "other"
+    interrupt_generate(out, examples=4_000)
+    assert sorted(path.name for path in out.iterdir()) == ["dataset.json", "train"]
+    info = generate("ecommerce", out=str(out), examples=1_000)
+    assert info == generate("ecommerce", out=str(other), examples=1_000)
+    for split in SPLITS:
+        written = {path.name: path.read_bytes() for path in (out / split).iterdir()}
+        assert written == {path.name: path.read_bytes() for path in (other / split).iterdir()}
+
+
+def test_an_interrupted_call_is_begun_anew_by_the_same_scenario_alone(tmp_path: Path) -> None:
+    """Nor is anything deleted beside which a file of one's own lies."""
+    interrupt_generate(tmp_path / "log", examples=1_000)
+    with pytest.raises(StorageError, match="is not empty"):
+        generate("social", out=str(tmp_path / "log"), examples=1_000)
+    (tmp_path / "log" / "notes.txt").write_text("mine")
+    with pytest.raises(StorageError, match=r"notes\.txt: lies in a data set that is incomplete"):
+        generate("ecommerce", out=str(tmp_path / "log"), examples=1_000)
+    assert (tmp_path / "log" / "train").exists()

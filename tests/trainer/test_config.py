@@ -81,7 +81,7 @@ def test_keys_of_negatives_are_checked_where_they_are_given() -> None:
     tree = toy_recipe("log", data={"negatives": {"per_example": 2}})
     assert refusal(tree) == "recipe.yaml: data.negatives.catalogue: is missing"
     tree = toy_recipe("log", data={"negatives": {"catalogue": "x"}})
-    assert "data.negatives.per_example: Input" in refusal(tree, "data.negatives.per_example=0")
+    assert "data.negatives.per_example: expected" in refusal(tree, "data.negatives.per_example=0")
     assert build_recipe(toy_recipe("log"), overrides=[], source="toy").data.negatives is None
 
 
@@ -188,12 +188,12 @@ def test_a_table_without_a_feature_is_refused() -> None:
         ),
         ({"kind": "id", "encoding": "quantiles", "fill": "a"}, "x.fill: expected a number"),
         ({"kind": "id", "encoding": "direct", "fill": 1.5}, "x.fill: expected an integer"),
-        ({"kind": "id", "dropout": 1.0}, "x.dropout: Input should be less than 1, found 1.0"),
+        ({"kind": "id", "dropout": 1.0}, "x.dropout: expected a value less than 1, found 1.0"),
         ({"kind": "dense", "clip": [3, 3]}, "x.clip: expected [low, high] with low < high"),
         ({"kind": "dense", "clip": [3]}, "x.clip.1: is missing"),
         ({"kind": "dense", "log": True, "fill": -1}, "x.fill: -1 has no logarithm (log: true)"),
         ({"kind": "dense", "mean": "fitt"}, "(or the word fit), found 'fitt'"),
-        ({"kind": "dense", "std": 0}, "x.std: Input should be greater than 0 (or the word fit)"),
+        ({"kind": "dense", "std": 0}, "x.std: expected a value greater than 0 (or the word fit)"),
         ({"kind": "dense_vector"}, "x.length: is missing"),
         ({"kind": "dense_vector", "lenght": 3}, "x.lenght: unknown key; did you mean length?"),
     ],
@@ -263,14 +263,17 @@ def test_a_vector_counts_by_its_length() -> None:
     assert build_recipe(tree, overrides=[], source="recipe.yaml").data.num_dense_inputs == 7
 
 
-@pytest.mark.parametrize("text", ["a: [1, 2", "a: b: c", "\tx: 1", "{"])
-def test_a_file_that_is_not_yaml_is_named(tmp_path: Path, text: str) -> None:
-    """In one line, with the place of the fault."""
+@pytest.mark.parametrize(
+    ("text", "column"), [("a: [1, 2", 9), ("a: b: c", 5), ("\tx: 1", 1), ("{", 2)]
+)
+def test_a_file_that_is_not_yaml_is_named(tmp_path: Path, text: str, column: int) -> None:
+    """In one line, with the place of the fault, and not with the text around it."""
     file = tmp_path / "recipe.yaml"
     file.write_text(text)
-    with pytest.raises(RecipeError, match=r"not YAML: .*line 1") as caught:
+    with pytest.raises(RecipeError, match=rf"not YAML: line 1, column {column}: ") as caught:
         load_recipe(str(file))
     assert str(caught.value).startswith(str(file))
+    assert "<unicode string>" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -333,8 +336,22 @@ def test_a_recipe_needs_an_id(tmp_path: Path) -> None:
         ),
         (
             ["data.tasks.click={kind: rank}"],
-            "data.tasks.click: expected kind: binary or regression",
+            "data.tasks.click.kind: expected binary or regression, found 'rank'",
         ),
+        (
+            ["data.features.item={kind: vector}"],
+            "data.features.item.kind: expected id, id_list, dense or dense_vector, "
+            "found 'vector'; did you mean dense_vector?",
+        ),
+        (
+            ["data.features.item.encoding=vocabluary"],
+            "found 'vocabluary'; did you mean vocabulary?",
+        ),
+        (
+            ["data.features.item.min_count=two"],
+            "data.features.item.min_count: expected an integer, found 'two'",
+        ),
+        (["run.select=all"], "run.select: expected best or last, found 'all'"),
         (["data.features=3"], "data.features: expected a section with keys, found 3"),
         (["data.tasks={}"], "data.tasks: is empty; expected at least one"),
     ],
