@@ -11,6 +11,7 @@ from data_loaders.batch import InteractionBatch
 from data_loaders.collate import Layout, Part, collate
 from data_loaders.config import DataConfig
 from data_loaders.dataset import Split
+from data_loaders.errors import InputError
 from data_loaders.hashing import shuffled
 from data_loaders.negatives import NegativeSampler
 from data_loaders.placement import in_order
@@ -113,7 +114,10 @@ class InteractionLoader:
 
     def _load_compiled_loops(self) -> None:
         """Compiles them, or loads what was compiled, now: not while the first batch is awaited."""
-        rows = self._encoder.encode(self._reader.no_rows())
+        try:
+            rows = self._encoder.encode(self._reader.no_rows())
+        except InputError:  # raised again, or skipped, where it stands in the log
+            return
         rows = in_order([(rows, shuffled(0, key=(0,)))], num_rows=0)
         part = Part(rows=rows, first=0, is_given_R=np.ones(0, bool), first_place=0, rows_per_step=1)
         list(collate([part], layout=self._layout, padded_sizes=[1], cursors=[Cursor()]))

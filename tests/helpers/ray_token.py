@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)  # whichever test is the first to start Ray
 def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A token of our own: Ray would write one into the home folder."""
     path = tmp_path_factory.mktemp("token") / "auth_token"

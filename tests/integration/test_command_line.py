@@ -190,7 +190,7 @@ def test_the_main_job_runs_from_log_to_evaluated_checkpoint(tmp_path: Path) -> N
     summary = json.loads((run / "summary.json").read_text())
     assert summary["examples"] == 6400
     assert summary["world_size"] == 2
-    assert set(summary["tasks"]) == {"click", "purchase", "spend", "ad_click"}
+    assert set(summary["tasks"]) == {"click", "purchase", "spend", "ad_click", "coupon_click"}
     known = json.loads((tmp_path / "log" / "dataset.json").read_text())["splits"]["test"]["best"]
     for name in ("click", "purchase", "ad_click"):
         assert summary["tasks"][name]["best_auc"] == known[name]["auc"]
