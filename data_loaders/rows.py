@@ -1,11 +1,10 @@
-"""Encoded log rows, and how they are picked and joined.
+"""Encoded log rows.
 
 Shape legend: R rows, F id features, D dense features, T tasks, N ids of a list feature.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -74,37 +73,3 @@ class EncodedRows:
             arrays += [ragged.offsets_R, ragged.values_N, ragged.weights_N]
         assert all(array is None or array.flags.c_contiguous for array in arrays)
         return np.array([0 if item is None else item.ctypes.data for item in arrays], np.uint64)
-
-    def take(self, rows: np.ndarray) -> EncodedRows:
-        """Some rows, in that order."""
-        return EncodedRows(
-            ids_FR=self.ids_FR[:, rows],
-            lists=tuple(ragged.take(rows) for ragged in self.lists),
-            dense_DR=self.dense_DR[:, rows],
-            labels_TR=self.labels_TR[:, rows],
-        )
-
-
-def concat_rows(parts: Sequence[EncodedRows]) -> EncodedRows:
-    """The rows of all parts, behind one another."""
-    if len(parts) == 1:
-        return parts[0]
-    return EncodedRows(
-        ids_FR=np.concatenate([part.ids_FR for part in parts], axis=1),
-        lists=tuple(
-            _concat_ragged(lists) for lists in zip(*(part.lists for part in parts), strict=True)
-        ),
-        dense_DR=np.concatenate([part.dense_DR for part in parts], axis=1),
-        labels_TR=np.concatenate([part.labels_TR for part in parts], axis=1),
-    )
-
-
-def _concat_ragged(parts: Sequence[Ragged]) -> Ragged:
-    starts = np.cumsum([0, *(len(part.values_N) for part in parts)])
-    offsets = [part.offsets_R[1:] + start for part, start in zip(parts, starts, strict=False)]
-    weights = [part.weights_N for part in parts if part.weights_N is not None]
-    return Ragged(
-        values_N=np.concatenate([part.values_N for part in parts]),
-        offsets_R=np.concatenate([[0], *offsets]),
-        weights_N=np.concatenate(weights) if weights else None,
-    )

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from data_loaders.config import DataConfig
 from data_loaders.hashing import mix64
 from data_loaders.id_dropout import drop_ids
-from data_loaders.rows import EncodedRows, Ragged, concat_rows
+from data_loaders.rows import EncodedRows, Ragged
+from tests.helpers.encoded_rows import joined, taken
 
 FRACTIONS = {"user": 0.5, "history": 0.25, "item": 0.0, "seen": 0.0, "ad": 0.9}
 LISTS = ("history", "seen")
@@ -95,12 +96,12 @@ def test_what_is_dropped_does_not_depend_on_the_rows_around_it(
     """Picked before or after, alone or joined: the key of a row decides."""
     config, key_R = make_config(), mix64(np.arange(len(rows), dtype=np.uint64))
     picked = np.array([random.randrange(len(rows)) for _ in range(4)] if len(rows) else [], int)
-    after = drop_ids(rows, config=config, key_R=key_R).take(picked)
+    after = taken(drop_ids(rows, config=config, key_R=key_R), picked)
     parts = [
-        drop_ids(rows.take(picked[[index]]), config=config, key_R=key_R[picked[[index]]])
+        drop_ids(taken(rows, picked[[index]]), config=config, key_R=key_R[picked[[index]]])
         for index in range(len(picked))
     ]
-    before = concat_rows([*parts, rows.take(np.zeros(0, np.int64))])
+    before = joined([*parts, taken(rows, np.zeros(0, np.int64))])
     np.testing.assert_array_equal(before.ids_FR, after.ids_FR)
     for one, two in zip(before.lists, after.lists, strict=True):
         np.testing.assert_array_equal(one.values_N, two.values_N)

@@ -110,14 +110,15 @@ def test_failures_while_the_log_is_listed_are_survived(
     assert len(faults.counts) == 3
 
 
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
 @pytest.mark.parametrize("kind", ["503", "cut", "hang up", "silence"])
 def test_a_store_that_fails_for_ever_ends_in_an_error_that_names_the_file(
-    log: str, behind: Behind, kind: Fault
+    log: str, behind: Behind, kind: Fault, on_error: str
 ) -> None:
-    """In one line, after a bounded number of requests."""
+    """In one line, after a bounded number of requests; never skipped: the log is not at fault."""
     faults = Faults(of="part-00001")
     with behind(faults):
-        item = loader(log)
+        item = loader(log, on_error=on_error)
         faults.kind = kind
         faults.counts.clear()
         with pytest.raises(StorageError) as caught:
@@ -127,23 +128,6 @@ def test_a_store_that_fails_for_ever_ends_in_an_error_that_names_the_file(
         assert "truncated" not in str(caught.value)
         assert "damaged" not in str(caught.value)
     assert sum(faults.counts.values()) <= 12  # three times two attempts, and why they failed
-
-
-@pytest.mark.parametrize("kind", ["503", "cut"])
-def test_skip_goes_on_without_a_file_that_fails_for_ever(
-    log: str, behind: Behind, kind: Fault
-) -> None:
-    """All rows of the other files are read, and those of this one are counted."""
-    faults = Faults(of="part-00001")
-    with behind(faults):
-        item = loader(log, on_error="skip")
-        faults.kind = kind
-        batches = read(item)
-    skipped = [item for batch in batches for item in batch.skipped]
-    assert {item.uri for item in skipped} == {f"{log}/train/part-00001.parquet"}
-    assert sum(item.num_rows or 0 for item in skipped) == 300
-    rows = torch.cat(rows_of(batches)).sort().values.tolist()
-    assert rows == [*range(300), *range(600, 900)]
 
 
 def test_a_slow_store_is_only_slow(log: str, behind: Behind) -> None:

@@ -23,8 +23,9 @@ from data_loaders.config import (
 )
 from data_loaders.errors import SchemaError
 from data_loaders.hashing import hash_ids
-from data_loaders.rows import EncodedRows, Ragged, concat_rows
+from data_loaders.rows import EncodedRows, Ragged
 from data_loaders.transforms import Encoder
+from tests.helpers.encoded_rows import joined, taken
 
 NUM_ROWS = {"user": 50, "name": 11, "country": 7, "tags": 2, "names": 30, "places": 7}
 DATA = DataConfig.model_validate(
@@ -222,12 +223,10 @@ def test_taking_and_joining_rows_is_that_of_lists(
 ) -> None:
     """Any rows, in any order, some of them twice."""
     expected = [naive_row(row) for table in (first, second) for row in table.to_pylist()]
-    joined = concat_rows(
-        [Encoder(DATA, num_rows=NUM_ROWS).encode(table) for table in (first, second)]
-    )
-    assert_rows(joined, expected)
+    both = joined([Encoder(DATA, num_rows=NUM_ROWS).encode(table) for table in (first, second)])
+    assert_rows(both, expected)
     rows = [random.randrange(len(expected)) for _ in range(7)] if expected else []
-    assert_rows(joined.take(np.array(rows, np.int64)), [expected[row] for row in rows])
+    assert_rows(taken(both, np.array(rows, np.int64)), [expected[row] for row in rows])
 
 
 def encode_one(
