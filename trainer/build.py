@@ -10,34 +10,53 @@ from torchrec.distributed.types import ShardingPlan
 from data_loaders.batch import id_feature_names
 from embeddings.planner import is_table, plan_tables, shard_model
 from embeddings.tables import build_tables, initialise_tables
+from trainer.architectures import build_architecture
+from trainer.architectures.architecture import Sizes
+from trainer.balancing import build_balancer
+from trainer.balancing.fan_out import FanOut
 from trainer.config import Recipe
 from trainer.losses import TaskLoss
-from trainer.model import MultiTaskModel
+from trainer.model import MultiTaskModel, Towers
 from trainer.runtime import Runtime, rank_memory_bytes
 
 # Rows start apart from one another, and near zero.
 TABLE_INIT_STD = 0.02
 
 
-def build_model(recipe: Recipe) -> MultiTaskModel:
-    """The whole model, its tables on the meta device, its towers drawn from `run.seed`."""
+def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> MultiTaskModel:
+    """The whole model, its tables on the meta device, its towers drawn from `run.seed`.
+
+    Args:
+        group: the ranks, for what the tasks' gradients are balanced by.
+    """
     torch.manual_seed(recipe.run.seed)
+    keys, table_of_feature = id_feature_names(recipe.data), recipe.table_of_feature()
+    pooled_width = sum(recipe.embeddings.tables[table_of_feature[key]].dim for key in keys)
     return MultiTaskModel(
         tables=build_tables(
             recipe.embeddings.tables,
-            keys=id_feature_names(recipe.data),
-            table_of_feature=recipe.table_of_feature(),
+            keys=keys,
+            table_of_feature=table_of_feature,
             is_weighted=recipe.data.has_id_weights,
         ),
-        keys=id_feature_names(recipe.data),
-        num_dense_features=recipe.data.num_dense_inputs,
-        shared_tower=recipe.model.shared_tower,
-        task_tower=recipe.model.task_tower,
-        tasks=tuple(
-            TaskLoss(name=name, is_binary=task.kind == "binary", weight=task.weight)
-            for name, task in recipe.data.tasks.items()
+        towers=Towers(
+            keys=keys,
+            architecture=build_architecture(
+                recipe.model,
+                sizes=Sizes(
+                    input_width=recipe.data.num_dense_inputs + pooled_width,
+                    tasks=tuple(recipe.data.tasks),
+                    num_outputs=(1,) * len(recipe.data.tasks),
+                ),
+            ),
+            fan_out=FanOut(
+                build_balancer(recipe.balance, num_tasks=len(recipe.data.tasks)), group=group
+            ),
+            tasks=tuple(
+                TaskLoss(name=name, is_binary=task.kind == "binary", weight=task.weight)
+                for name, task in recipe.data.tasks.items()
+            ),
         ),
-        dropout=recipe.model.dropout,
     )
 
 
@@ -68,7 +87,7 @@ def build_sharded_model(
     """The model cut over the ranks of the process group, and the plan; the same values at every
     number of ranks.
     """
-    model = build_model(recipe)
+    model = build_model(recipe, group=dist.new_group())
     memory = rank_memory_bytes(
         device_type=runtime.device_type, local_world_size=runtime.local_world_size
     )

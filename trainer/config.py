@@ -2,7 +2,8 @@
 
     data:        where the log lies, features, tasks        data_loaders.config
     embeddings:  tables                                     embeddings.config
-    model:       towers
+    model:       architecture                               trainer.model_config
+    balance:     of the tasks against each other            trainer.balance_config
     optimizer:   of the tables, of the dense parts
     checkpoint:  how often, how many
     prepare:     how a raw log becomes the data set         data_loaders.prepare_config
@@ -13,24 +14,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from data_loaders.config import DataConfig, IdFeature, IdListFeature, Section
 from data_loaders.errors import InputError, did_you_mean
 from data_loaders.prepare_config import PrepareConfig
 from embeddings.config import EmbeddingsConfig
-
-
-class ModelConfig(Section):
-    """Towers of fully connected layers with ReLU."""
-
-    shared_tower: list[PositiveInt] = Field(
-        [64, 32], description="widths of the layers that all tasks share"
-    )
-    task_tower: list[PositiveInt] = Field([16], description="widths of each task's own layers")
-    dropout: float = Field(0.0, ge=0, lt=1, description="after every layer, in training")
+from trainer.balance_config import AnyBalance, StaticConfig
+from trainer.model_config import AnyModel, SharedBottomConfig
 
 
 class TableOptimizerConfig(Section):
@@ -89,11 +82,25 @@ class Recipe(Section):
 
     data: DataConfig
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
-    model: ModelConfig = ModelConfig()
+    model: AnyModel = SharedBottomConfig()
+    balance: AnyBalance = StaticConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     prepare: PrepareConfig = PrepareConfig()
     run: RunConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose(cls, tree: Any) -> Any:
+        """A section that names no choice means the first one."""
+        choices = {"model": ("architecture", "shared_bottom"), "balance": ("method", "static")}
+        if not isinstance(tree, dict):
+            return tree
+        return tree | {
+            section: {word: default, **tree[section]}
+            for section, (word, default) in choices.items()
+            if isinstance(tree.get(section), dict)
+        }
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:

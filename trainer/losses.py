@@ -59,10 +59,10 @@ def summed_task_losses(
     return weighted_BT.sum(0), (observed_BT * weights_B.unsqueeze(1)).sum(0)
 
 
-def normalised_loss(
+def normalised_losses(
     *, sums_T: Tensor, counts_T: Tensor, tasks: tuple[TaskLoss, ...]
 ) -> tuple[Tensor, Tensor]:
-    """The loss to differentiate, and each task's mean loss over all ranks.
+    """Each task's loss to differentiate, and its mean over all ranks.
 
     A task's loss is divided by the number of its labels on ALL ranks, so that the gradient is the
     same on 1 rank and on N. Both DistributedDataParallel and TorchRec divide gradients by the world
@@ -71,10 +71,10 @@ def normalised_loss(
     Args:
         sums_T: float32, this rank's, with gradient.
         counts_T: float32, this rank's.
-        tasks: weights of the tasks.
+        tasks: their names.
 
     Returns:
-        A scalar, and float32 (T,) means, 0 for a task that no rank observed.
+        float32 (T,) with gradient, and float32 (T,) means, 0 for a task that no rank observed.
 
     Raises:
         NonFiniteLossError: on every rank, naming the tasks.
@@ -95,5 +95,4 @@ def normalised_loss(
             if not torch.isfinite(torch.tensor(value))
         ]
         raise NonFiniteLossError(f"the loss of task {', of task '.join(wrong)}")
-    weights_T = sums_T.new_tensor([task.weight for task in tasks])
-    return (sums_T * weights_T / global_counts_T).sum() * world_size, means_T
+    return sums_T / global_counts_T * world_size, means_T

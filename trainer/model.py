@@ -1,11 +1,11 @@
-"""The model: pooled embeddings and dense features into a shared tower, and a tower per task.
+"""The model: pooled embeddings and dense features through the architecture to each task's output.
 
     ids -> tables -> pooled_BE --+
-                                 +-> shared tower -> shared_BH -> task tower 1 -> outputs_BT[:, 0]
-    dense_BD --------------------+                             -> task tower 2 -> outputs_BT[:, 1]
+                                 +-> architecture.shared -> fan-out -> architecture.outputs -> loss
+    dense_BD --------------------+
 
-Shape legend: B examples on this rank, E summed embedding width, D dense features, H shared width, T
-    tasks.
+Shape legend: B examples on this rank, E summed embedding width, D dense features, K outputs of all
+    tasks, T tasks.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.sparse.jagged_tensor import KeyedTensor
 
 from data_loaders.batch import InteractionBatch
 from data_loaders.skipping import Skipped
 from data_loaders.streams import Cursor
 from embeddings.lookup import pooled_in_order
-from trainer.losses import TaskLoss, normalised_loss, summed_task_losses
+from trainer.architectures.architecture import Architecture, Inputs
+from trainer.balancing.fan_out import FanOut
+from trainer.losses import TaskLoss, normalised_losses, summed_task_losses
 
 
 @dataclass(frozen=True)
@@ -46,88 +49,75 @@ class StepOutput:
 
 
 class MultiTaskModel(nn.Module):
-    """Shared-bottom multi-task model.
+    """The whole model: sharded tables, and everything behind them.
 
-    Traced by torch.fx in TorchRec's pipelines: `forward` has no branches on data.
-
-    Source: Caruana, "Multitask Learning", Machine Learning 28, 1997.
+    TorchRec's pipelines trace this forward with torch.fx, and no module without tables below it:
+    what `Towers` does is free.
 
     Args:
         tables: the embedding tables, on the meta device.
-        keys: id features, in the order in which the shared tower reads their vectors.
-        num_dense_features: D.
-        shared_tower: widths of the shared layers.
-        task_tower: widths of each task's layers, before its output of 1.
+        towers: everything behind them.
+    """
+
+    def __init__(self, *, tables: EmbeddingBagCollection, towers: Towers) -> None:
+        super().__init__()
+        self.tables = tables
+        self.towers = towers
+
+    def forward(self, batch: InteractionBatch) -> tuple[Tensor, StepOutput]:
+        """The loss to differentiate, and what the step leaves behind."""
+        loss: Tensor
+        output: StepOutput
+        loss, output = self.towers(self.tables(batch.ids), batch)
+        return loss, output
+
+
+class Towers(nn.Module):
+    """From embeddings to the loss.
+
+    Args:
+        keys: id features, in the order in which the architecture reads their vectors.
+        architecture: shared parts, and those of each task.
+        fan_out: between the two.
         tasks: T tasks in the order of the batch's columns.
-        dropout: fraction of activations dropped in training.
     """
 
     def __init__(
         self,
         *,
-        tables: EmbeddingBagCollection,
         keys: Sequence[str],
-        num_dense_features: int,
-        shared_tower: Sequence[int],
-        task_tower: Sequence[int],
+        architecture: Architecture,
+        fan_out: FanOut,
         tasks: tuple[TaskLoss, ...],
-        dropout: float,
     ) -> None:
         super().__init__()
-        self.tables = tables
-        width = num_dense_features + sum(
-            table.embedding_dim * len(table.feature_names)
-            for table in tables.embedding_bag_configs()
-        )
-        self.shared_tower = nn.Sequential(*_layers(width, shared_tower, dropout=dropout))
-        shared_width = shared_tower[-1] if shared_tower else width
-        self.task_towers = nn.ModuleList(
-            nn.Sequential(
-                *_layers(shared_width, task_tower, dropout=dropout),
-                nn.Linear(task_tower[-1] if task_tower else shared_width, 1),
-            )
-            for _ in tasks
-        )
+        self.architecture = architecture
+        self.fan_out = fan_out
         self._keys = list(keys)
         self._tasks = tasks
 
-    def forward(self, batch: InteractionBatch) -> tuple[Tensor, StepOutput]:
-        """The loss to differentiate, and what the step leaves behind."""
-        pooled_BE = pooled_in_order(self.tables(batch.ids), self._keys)
-        shared_BH = self.shared_tower(torch.cat([pooled_BE, batch.dense_BD], dim=1))
-        outputs_BT = torch.cat([tower(shared_BH) for tower in self.task_towers], dim=1)
-        return multi_task_loss(outputs_BT, batch, self._tasks)
-
-
-def multi_task_loss(
-    outputs_BT: Tensor, batch: InteractionBatch, tasks: tuple[TaskLoss, ...]
-) -> tuple[Tensor, StepOutput]:
-    """Loss over all ranks, and the step's output; one node to torch.fx."""
-    sums_T, counts_T = summed_task_losses(
-        outputs_BT=outputs_BT, labels_BT=batch.labels_BT, weights_B=batch.weights_B, tasks=tasks
-    )
-    loss, losses_T = normalised_loss(sums_T=sums_T, counts_T=counts_T, tasks=tasks)
-    output = StepOutput(
-        outputs_BT=outputs_BT.detach(),
-        labels_BT=batch.labels_BT,
-        weights_B=batch.weights_B,
-        losses_T=losses_T,
-        cursor=batch.cursor,
-        skipped=batch.skipped,
-    )
-    return loss, output
-
-
-# fx finds wrapped functions by the globals of the module that calls them
-torch.fx.wrap("multi_task_loss")
-torch.fx.wrap("pooled_in_order")
-
-
-def _layers(width: int, widths: Sequence[int], *, dropout: float) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    for out in widths:
-        layers += [nn.Linear(width, out), nn.ReLU()]
-        if dropout:
-            layers.append(nn.Dropout(dropout))
-        width = out
-    return layers
+    def forward(self, pooled: KeyedTensor, batch: InteractionBatch) -> tuple[Tensor, StepOutput]:
+        """The loss over all ranks, and what the step leaves behind."""
+        pooled_BE = pooled_in_order(pooled, self._keys)
+        inputs = Inputs(shared_BI=torch.cat([pooled_BE, batch.dense_BD], dim=1))
+        copies = self.fan_out(self.architecture.shared(inputs))
+        outputs_BT = torch.cat(self.architecture.outputs(copies, inputs=inputs), dim=1)
+        sums_T, counts_T = summed_task_losses(
+            outputs_BT=outputs_BT,
+            labels_BT=batch.labels_BT,
+            weights_B=batch.weights_B,
+            tasks=self._tasks,
+        )
+        losses_T, means_T = normalised_losses(sums_T=sums_T, counts_T=counts_T, tasks=self._tasks)
+        weights_T = means_T.new_tensor([task.weight for task in self._tasks])
+        self.fan_out.means_T = means_T * weights_T
+        loss = self.fan_out.balancer.total_loss(losses_T * weights_T, means_T=means_T * weights_T)
+        output = StepOutput(
+            outputs_BT=outputs_BT.detach(),
+            labels_BT=batch.labels_BT,
+            weights_B=batch.weights_B,
+            losses_T=means_T,
+            cursor=batch.cursor,
+            skipped=batch.skipped,
+        )
+        return loss, output

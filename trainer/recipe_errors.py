@@ -19,6 +19,8 @@ from data_loaders.config import (
 )
 from data_loaders.errors import did_you_mean
 from embeddings.config import TableConfig
+from trainer.balance_config import AnyBalance
+from trainer.model_config import AnyModel
 
 # in words, what pydantic's types of errors say
 EXPECTED = {
@@ -27,6 +29,12 @@ EXPECTED = {
     **dict.fromkeys(("bool_parsing", "bool_type"), "expected true or false"),
     "string_type": "expected a string",
     "list_type": "expected a list",
+}
+
+# sections that are of the class that a word in them names
+CHOICES: dict[str, tuple[str, Any]] = {
+    "model": ("architecture", AnyModel),
+    "balance": ("method", AnyBalance),
 }
 
 # the classes behind the words of `kind`
@@ -51,10 +59,12 @@ def first_complaint(error: ValidationError, *, root: type[BaseModel]) -> str:
     # a discriminated union puts its kind into the path, data.features.x.dense.meen, and a choice of
     # types the type, data.features.x.dense.mean.float
     is_union = first["loc"][:2] in (("data", "features"), ("data", "tasks"))
+    is_choice = first["loc"][:1] in (("model",), ("balance",))
+    types_at = (3, 5) if is_union else (1,) if is_choice else ()
     path = [
         str(part)
         for index, part in enumerate(first["loc"])
-        if not is_union or index not in (3, 5) or isinstance(part, int)
+        if index not in types_at or isinstance(part, int)
     ]
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
@@ -64,7 +74,7 @@ def first_complaint(error: ValidationError, *, root: type[BaseModel]) -> str:
         return f"{key}: is missing"
     if first["type"] == "union_tag_invalid":
         nearest = _nearest(first["ctx"]["tag"], first["ctx"]["expected_tags"])
-        return f"{key}.kind: {nearest}"
+        return f"{key}.{CHOICES[key][0] if is_choice else 'kind'}: {nearest}"
     if first["type"].startswith("union_tag"):
         features = "id, id_list, dense or dense_vector"
         kinds = "binary or regression" if path[1] == "tasks" else features
@@ -83,6 +93,15 @@ def first_complaint(error: ValidationError, *, root: type[BaseModel]) -> str:
         "Input should be", "expected a value", 1
     )
     return f"{key}: {expected}{choice}, found {first['input']!r:.60}"
+
+
+def choices(union: Any) -> dict[str, type[BaseModel]]:
+    """The classes of a discriminated union, by their words."""
+    classes, field = get_args(union)
+    return {
+        get_args(item.model_fields[field.discriminator].annotation)[0]: item
+        for item in get_args(classes)
+    }
 
 
 def yaml_complaint(error: yaml.YAMLError) -> str:
@@ -114,6 +133,8 @@ def _keys_beside(loc: tuple[str | int, ...], *, root: type[BaseModel]) -> list[s
             annotation = get_args(annotation)[0]
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             known = annotation
+        elif index == 1 and loc[0] in CHOICES:
+            known = choices(CHOICES[str(loc[0])][1])[str(part)]
         elif loc[:2] == ("embeddings", "tables"):
             known = TableConfig
         elif index == 3 and loc[1] in ("features", "tasks"):

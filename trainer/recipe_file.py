@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from data_loaders.errors import InputError, did_you_mean
 from data_loaders.storage import locate
 from trainer.config import Recipe
-from trainer.recipe_errors import first_complaint, yaml_complaint
+from trainer.recipe_errors import CHOICES, choices, first_complaint, yaml_complaint
 
 
 class RecipeError(InputError):
@@ -57,12 +57,24 @@ def build_recipe(tree: Mapping[str, Any], *, overrides: Sequence[str], source: s
     if len(length.intersection(keys)) == 1:  # the length that is asked for replaces the recipe's
         (other,) = length.difference(keys)
         changed["run"].pop(other.partition(".")[2], None)
+    _drop_keys_of_other_choices(changed, keys=keys)
     try:
         return Recipe.model_validate(changed)
     except ValidationError as error:
         explained = first_complaint(error, root=Recipe)
         is_override = any(explained.startswith(key) for key in keys)
         raise RecipeError(f"{'command line' if is_override else source}: {explained}") from error
+
+
+def _drop_keys_of_other_choices(tree: dict[str, Any], *, keys: Sequence[str]) -> None:
+    """Another architecture, or method, on the command line leaves behind what it does not know."""
+    for section, (word, union) in CHOICES.items():
+        if f"{section}.{word}" in keys and (chosen := choices(union).get(tree[section][word])):
+            tree[section] = {
+                key: value
+                for key, value in tree[section].items()
+                if key in chosen.model_fields or f"{section}.{key}" in keys
+            }
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.helpers.ranks import run_ranks
-from trainer.losses import NonFiniteLossError, TaskLoss, normalised_loss, summed_task_losses
+from trainer.losses import NonFiniteLossError, TaskLoss, normalised_losses, summed_task_losses
 
 TASKS = (
     TaskLoss(name="click", is_binary=True, weight=1.0),
@@ -38,7 +38,8 @@ def loss_of(outputs_BT: Tensor, labels_BT: Tensor, weights_B: Tensor) -> tuple[T
     sums_T, counts_T = summed_task_losses(
         outputs_BT=outputs_BT, labels_BT=labels_BT, weights_B=weights_B, tasks=TASKS
     )
-    return normalised_loss(sums_T=sums_T, counts_T=counts_T, tasks=TASKS)
+    losses_T, means_T = normalised_losses(sums_T=sums_T, counts_T=counts_T, tasks=TASKS)
+    return (losses_T * torch.tensor([task.weight for task in TASKS])).sum(), means_T
 
 
 def torch_loss(outputs_BT: Tensor, labels_BT: Tensor) -> tuple[Tensor, list[Tensor]]:

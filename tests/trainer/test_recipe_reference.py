@@ -19,6 +19,7 @@ from data_loaders.config import (
 )
 from embeddings.config import TableConfig
 from trainer.config import Recipe
+from trainer.recipe_errors import CHOICES, choices
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "recipe.md"
 NAMED = {
@@ -26,6 +27,9 @@ NAMED = {
     "data.tasks.NAME.": (BinaryTask, RegressionTask),
     "embeddings.tables.NAME.": (TableConfig,),
 }
+
+
+CHOSEN = {f"{section}.": tuple(choices(union).values()) for section, (_, union) in CHOICES.items()}
 
 
 def keys(section: type[BaseModel], prefix: str) -> list[str]:
@@ -36,7 +40,7 @@ def keys(section: type[BaseModel], prefix: str) -> list[str]:
             kind = get_args(kind)[0]
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             found += keys(kind, f"{prefix}{name}.")
-        elif name not in ("kind", "features", "tasks", "tables"):
+        elif name not in ("kind", "features", "tasks", "tables", *CHOICES):
             found.append(prefix + name)
     return found
 
@@ -48,7 +52,7 @@ def keys(section: type[BaseModel], prefix: str) -> list[str]:
             *keys(Recipe, ""),
             *(
                 key
-                for prefix, kinds in NAMED.items()
+                for prefix, kinds in (NAMED | CHOSEN).items()
                 for kind in kinds
                 for key in keys(kind, prefix)
             ),

@@ -1,0 +1,131 @@
+"""What holds for every architecture, whatever it is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.helpers.logs import toy_recipe, write_toy_log
+from tests.helpers.ranks import run_ranks
+from trainer.architectures import ARCHITECTURES, build_architecture
+from trainer.architectures.architecture import Architecture, Inputs, Sizes
+from trainer.loop import train
+from trainer.model_config import AnyModel
+from trainer.recipe_errors import choices
+from trainer.recipe_file import build_recipe
+
+NUM_EXAMPLES, WIDTH, GATE_WIDTH = 6, 12, 5
+TASKS = ("click", "purchase", "watch")
+
+# keys of the section `model`, where an architecture has some that are not the others'
+OPTIONS: dict[str, dict[str, Any]] = {}
+
+
+def options(word: str) -> dict[str, Any]:
+    """Small, and without dropout."""
+    known = choices(AnyModel)[word].model_fields
+    widths = {key: [8, 6] for key in ("shared_tower", "expert_tower") if key in known}
+    return {"architecture": word, **widths, "task_tower": [4], **OPTIONS.get(word, {})}
+
+
+def make(word: str) -> tuple[Architecture, Inputs]:
+    torch.manual_seed(0)
+    sizes = Sizes(input_width=WIDTH, tasks=TASKS, num_outputs=(1, 1, 2), gate_width=GATE_WIDTH)
+    architecture = build_architecture(
+        choices(AnyModel)[word].model_validate(options(word)), sizes=sizes
+    ).double()
+
+    def drawn(width: int) -> Tensor:
+        return torch.randn(NUM_EXAMPLES, width, dtype=torch.float64)
+
+    inputs = Inputs(
+        shared_BI=drawn(WIDTH),
+        gate_BG=drawn(GATE_WIDTH),
+        own_BI=tuple(drawn(WIDTH) for _ in TASKS),
+    )
+    return architecture, inputs
+
+
+def test_every_word_of_a_recipe_has_its_architecture() -> None:
+    """And none is out of reach."""
+    assert sorted(choices(AnyModel)) == sorted(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("word", sorted(ARCHITECTURES))
+def test_an_output_depends_on_its_own_copy_alone(word: str) -> None:
+    """So the gradient that comes back to a copy is that of one task's loss."""
+    architecture, inputs = make(word)
+    shared = architecture.shared(inputs)
+    copies = [tuple(item.detach().requires_grad_() for item in shared) for _ in TASKS]
+    outputs = architecture.outputs(copies, inputs=inputs)
+    assert [tuple(item.shape) for item in outputs] == [(6, 1), (6, 1), (6, 2)]
+    for task, output in enumerate(outputs):
+        for other, copy in enumerate(copies):
+            gradients = torch.autograd.grad(
+                output.sum(), copy, retain_graph=True, allow_unused=True
+            )
+            is_read = any(item is not None and bool(item.any()) for item in gradients)
+            assert is_read == (task == other) or not shared
+
+
+@pytest.mark.parametrize("word", sorted(ARCHITECTURES))
+def test_every_parameter_takes_part(word: str) -> None:
+    """DistributedDataParallel waits for the gradient of each."""
+    architecture, inputs = make(word)
+    copies = [architecture.shared(inputs) for _ in TASKS]
+    sum(output.square().sum() for output in architecture.outputs(copies, inputs=inputs)).backward()
+    missing = [name for name, item in architecture.named_parameters() if item.grad is None]
+    assert not missing
+
+
+@pytest.mark.parametrize("word", sorted(ARCHITECTURES))
+def test_examples_do_not_see_each_other(word: str) -> None:
+    """A batch that is cut over ranks gives the same outputs."""
+    architecture, inputs = make(word)
+    whole = [item.detach() for item in outputs_of(architecture, inputs)]
+    half = Inputs(
+        shared_BI=inputs.shared_BI[:3],
+        gate_BG=None if inputs.gate_BG is None else inputs.gate_BG[:3],
+        own_BI=tuple(item[:3] for item in inputs.own_BI),
+    )
+    for one, two in zip(outputs_of(architecture, half), whole, strict=True):
+        torch.testing.assert_close(one, two[:3])
+
+
+def outputs_of(architecture: Architecture, inputs: Inputs) -> list[Tensor]:
+    return architecture.outputs([architecture.shared(inputs)] * len(TASKS), inputs=inputs)
+
+
+def train_all(log: str, folder: str) -> None:
+    for word in sorted(ARCHITECTURES):
+        tree = toy_recipe(log)
+        tree["model"] = options(word)
+        tree["run"]["uri"] = f"{folder}/{word}"
+        train(build_recipe(tree, overrides=["run.num_steps=3"], source="toy"))
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one(tmp_path: Path) -> None:
+    """Every architecture, from the log to the metrics of the final model."""
+    log = write_toy_log(tmp_path / "log")
+    found = []
+    for world_size in (1, 2):
+        folder = tmp_path / str(world_size)
+        run_ranks(
+            train_all, world_size=world_size, arguments={"log": str(log), "folder": str(folder)}
+        )
+        found.append([(folder / word / "metrics.jsonl") for word in sorted(ARCHITECTURES)])
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose(losses(two), losses(one), rtol=1e-4, err_msg=str(one))
+
+
+def losses(metrics: Path) -> list[float]:
+    import json
+
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    return [task["loss"] for line in lines for task in line["tasks"].values()]

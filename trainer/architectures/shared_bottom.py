@@ -1,0 +1,33 @@
+"""One tower that all tasks share, and a tower for each task on top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from trainer.architectures.architecture import Architecture, Copy, Inputs, Sizes
+from trainer.architectures.layers import last_width, tower
+from trainer.model_config import SharedBottomConfig
+
+
+class SharedBottom(Architecture):
+    """Shared bottom.
+
+    Source: Caruana, "Multitask Learning", Machine Learning 28, 1997.
+    """
+
+    def __init__(self, config: SharedBottomConfig, *, sizes: Sizes) -> None:
+        super().__init__()
+        self.bottom = tower(sizes.input_width, config.shared_tower, dropout=config.dropout)
+        width = last_width(sizes.input_width, config.shared_tower)
+        self.towers = nn.ModuleList(
+            tower(width, config.task_tower, dropout=config.dropout, num_outputs=num_outputs)
+            for num_outputs in sizes.num_outputs
+        )
+
+    def shared(self, inputs: Inputs) -> Copy:
+        return (self.bottom(inputs.shared_BI),)
+
+    def outputs(self, copies: Sequence[Copy], *, inputs: Inputs) -> list[Tensor]:
+        return [tower(copy[0]) for tower, copy in zip(self.towers, copies, strict=True)]
