@@ -15,7 +15,7 @@ from trainer.architectures.architecture import Sizes
 from trainer.balancing import build_balancer
 from trainer.balancing.fan_out import FanOut
 from trainer.config import Recipe
-from trainer.losses import TaskLoss
+from trainer.losses import TaskSet
 from trainer.model import MultiTaskModel, Towers
 from trainer.runtime import Runtime, rank_memory_bytes
 
@@ -31,6 +31,7 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
     """
     torch.manual_seed(recipe.run.seed)
     keys, table_of_feature = id_feature_names(recipe.data), recipe.table_of_feature()
+    tasks = TaskSet(recipe.data)
     pooled_width = sum(recipe.embeddings.tables[table_of_feature[key]].dim for key in keys)
     return MultiTaskModel(
         tables=build_tables(
@@ -45,17 +46,14 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
                 recipe.model,
                 sizes=Sizes(
                     input_width=recipe.data.num_dense_inputs + pooled_width,
-                    tasks=tuple(recipe.data.tasks),
-                    num_outputs=(1,) * len(recipe.data.tasks),
+                    tasks=tasks.names,
+                    num_outputs=tasks.num_outputs,
                 ),
             ),
             fan_out=FanOut(
                 build_balancer(recipe.balance, num_tasks=len(recipe.data.tasks)), group=group
             ),
-            tasks=tuple(
-                TaskLoss(name=name, is_binary=task.kind == "binary", weight=task.weight)
-                for name, task in recipe.data.tasks.items()
-            ),
+            tasks=tasks,
         ),
     )
 

@@ -11,12 +11,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.helpers.ranks import run_ranks
-from trainer.losses import NonFiniteLossError, TaskLoss, normalised_losses, summed_task_losses
+from tests.helpers.tasks import data_config, losses_of
+from trainer.losses import NonFiniteLossError, TaskSet
 
-TASKS = (
-    TaskLoss(name="click", is_binary=True, weight=1.0),
-    TaskLoss(name="watch", is_binary=False, weight=0.3),
-    TaskLoss(name="buy", is_binary=True, weight=2.0),
+TASKS = TaskSet(
+    data_config(
+        {
+            "click": {"kind": "binary"},
+            "watch": {"kind": "regression", "weight": 0.3},
+            "buy": {"kind": "binary", "weight": 2.0},
+        }
+    )
 )
 NUM_EXAMPLES, NUM_PADDING = 40, 5
 
@@ -35,23 +40,23 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def loss_of(outputs_BT: Tensor, labels_BT: Tensor, weights_B: Tensor) -> tuple[Tensor, Tensor]:
-    sums_T, counts_T = summed_task_losses(
-        outputs_BT=outputs_BT, labels_BT=labels_BT, weights_B=weights_B, tasks=TASKS
+    losses_T, means_T, _ = losses_of(
+        TASKS, outputs_BK=outputs_BT, labels_BT=labels_BT, weights_B=weights_B
     )
-    losses_T, means_T = normalised_losses(sums_T=sums_T, counts_T=counts_T, tasks=TASKS)
-    return (losses_T * torch.tensor([task.weight for task in TASKS])).sum(), means_T
+    return (losses_T * torch.tensor([task.weight for task in TASKS.losses])).sum(), means_T
 
 
 def torch_loss(outputs_BT: Tensor, labels_BT: Tensor) -> tuple[Tensor, list[Tensor]]:
     """PyTorch's own losses of the observed examples alone."""
     means = []
-    for index, task in enumerate(TASKS):
+    for index, task in enumerate(TASKS.losses):
         observed = ~labels_BT[:NUM_EXAMPLES, index].isnan()
         outputs = outputs_BT[:NUM_EXAMPLES, index][observed]
         labels = labels_BT[:NUM_EXAMPLES, index][observed]
         binary = functional.binary_cross_entropy_with_logits
-        means.append((binary if task.is_binary else functional.mse_loss)(outputs, labels))
-    return sum(task.weight * mean for task, mean in zip(TASKS, means, strict=True)), means
+        is_binary = task.name != "watch"
+        means.append((binary if is_binary else functional.mse_loss)(outputs, labels))
+    return sum(task.weight * mean for task, mean in zip(TASKS.losses, means, strict=True)), means
 
 
 def test_the_loss_is_that_of_the_observed_labels_alone() -> None:
@@ -71,7 +76,7 @@ def test_the_loss_is_that_of_the_observed_labels_alone() -> None:
     assert (outputs_BT.grad[~hidden_BT] != 0).all()
 
 
-@pytest.mark.parametrize("extreme", [1e4, -1e4, 1e30, -1e30])
+@pytest.mark.parametrize("extreme", [1e4, -1e4, 1e30, -1e30, math.inf, math.nan])
 def test_what_is_not_observed_cannot_spoil_the_loss(extreme: float) -> None:
     """Extreme outputs and labels there change neither the loss nor any gradient."""
     outputs_BT, labels_BT, weights_B = inputs()
