@@ -336,7 +336,8 @@ def test_a_recipe_needs_an_id(tmp_path: Path) -> None:
         ),
         (
             ["data.tasks.click={kind: rank}"],
-            "data.tasks.click.kind: expected binary, multiclass, regression or ranking, found 'rank'",
+            "data.tasks.click.kind: expected binary, multiclass, regression or ranking, "
+            "found 'rank'; did you mean ranking?",
         ),
         (
             ["data.features.item={kind: vector}"],

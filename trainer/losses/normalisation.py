@@ -38,7 +38,7 @@ def normalised_losses(
     Raises:
         NonFiniteLossError: on every rank, naming the tasks.
     """
-    totals = torch.stack([sums_T.detach(), counts_T])
+    totals = torch.stack([sums_T, counts_T]).detach()
     world_size = 1
     if dist.is_initialized():
         world_size = dist.get_world_size()

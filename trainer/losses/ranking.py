@@ -112,7 +112,7 @@ class SampledSoftmaxLoss(TaskLoss):
             log_q_GS = torch.where(batch.given_B > 0, batch.log_q_B, 0.0).reshape(-1, self._size)
             scores_GS = scores_GS - log_q_GS
         losses_G = -scores_GS.log_softmax(dim=1)[:, 0]
-        right_G = ((margin_GS > 0) + 0.5 * (margin_GS == 0)).mean(dim=1)
+        right_G = ((margin_GS.sign() + 1) / 2).mean(dim=1)
         return TaskSums(
             total=(losses_G * weight_G).sum(),
             count=weight_G.sum(),
@@ -178,8 +178,7 @@ class _Pairs:
         margins_HL = high_4H[score, :, None] - low_4L[score]
         self.total.add_((functional.softplus(-margins_HL) * weights_HL).sum())
         self.count.add_(weights_HL.sum())
-        right_HL = (margins_HL > 0) + 0.5 * (margins_HL == 0)
-        self.num_right.add_((right_HL * weights_HL).sum())
+        self.num_right.add_(((margins_HL.sign() + 1) / 2 * weights_HL).sum())
         slopes_HL = torch.sigmoid(-margins_HL) * weights_HL
         self.gradient_B.index_add_(0, high, -slopes_HL.sum(1))
         self.gradient_N.index_add_(0, low, slopes_HL.sum(0))
