@@ -59,7 +59,8 @@ class Escm2(Architecture):
     inverse of that step's propensity (IPS), or made doubly robust (DR) by a tower that imputes the
     loss. Own choices: no gradient goes through the propensity, which is not less than
     `min_propensity`; the imputed loss is positive (softplus). The weight of the paper's global risk
-    is the task's own `weight`, which multiplies this loss as well.
+    is the task's own `weight`, which multiplies this loss as well. A step's tower is computed once
+    more for it.
 
     Source: Wang et al., "ESCM2: entire space counterfactual multi-task model for post-click
         conversion rate estimation", SIGIR 2022, section 4: IPS and DR risk, and their sum.
