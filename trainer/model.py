@@ -1,16 +1,14 @@
 """The model: pooled embeddings and dense features through the architecture to each task's output.
 
-    ids -> tables -> pooled_BE --+
-                                 +-> architecture.shared -> fan-out -> architecture.outputs -> loss
-    dense_BD --------------------+
+    ids -> tables -+
+                   +-> input layer -> architecture.shared -> fan-out -> architecture.outputs -> loss
+    dense_BD ------+
 
-Shape legend: B examples on this rank, E summed embedding width, D dense features, K outputs of all
-    tasks, T tasks.
+Shape legend: B examples on this rank, D dense features, K outputs of all tasks, T tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,9 +19,9 @@ from torchrec.sparse.jagged_tensor import KeyedTensor
 from data_loaders.batch import InteractionBatch, single_ids
 from data_loaders.skipping import Skipped
 from data_loaders.streams import Cursor
-from embeddings.lookup import pooled_in_order
-from trainer.architectures.architecture import Architecture, Inputs
+from trainer.architectures.architecture import Architecture
 from trainer.balancing.fan_out import FanOut
+from trainer.inputs import InputLayer
 from trainer.losses import TaskSet, normalised_losses
 
 
@@ -35,8 +33,8 @@ class StepOutput:
         outputs_BK: float32, the tasks' outputs side by side, as many of each as its loss reads.
         labels_BT: as in the batch.
         weights_B: float32, 0 for padding.
-        losses_T: float32, mean over all ranks.
-        sums_3T: float32, `TaskSums` of this rank; 0 for what a task does not have.
+        losses_T: float32, mean over all ranks, an architecture's extra losses included.
+        sums_3T: float32, `TaskSums` of this rank, without extra losses; 0 for what a task has not.
         cursor: the position in the log behind this batch.
         skipped: what the batch says was left out of the log.
     """
@@ -78,7 +76,7 @@ class Towers(nn.Module):
     """From embeddings to the loss.
 
     Args:
-        keys: id features, in the order in which the architecture reads their vectors.
+        input_layer: from embeddings to what the architecture reads.
         architecture: shared parts, and those of each task.
         fan_out: between the two.
         tasks: in the order of the batch's columns.
@@ -87,24 +85,24 @@ class Towers(nn.Module):
     def __init__(
         self,
         *,
-        keys: Sequence[str],
+        input_layer: InputLayer,
         architecture: Architecture,
         fan_out: FanOut,
         tasks: TaskSet,
     ) -> None:
         super().__init__()
+        self.input_layer = input_layer
         self.architecture = architecture
         self.fan_out = fan_out
-        self._keys = list(keys)
         self._tasks = tasks
 
     def forward(self, pooled: KeyedTensor, batch: InteractionBatch) -> tuple[Tensor, StepOutput]:
         """The loss over all ranks, and what the step leaves behind."""
-        pooled_BE = pooled_in_order(pooled, self._keys)
-        inputs = Inputs(shared_BI=torch.cat([pooled_BE, batch.dense_BD], dim=1))
+        inputs = self.input_layer(pooled, batch.dense_BD)
         copies = self.fan_out(self.architecture.shared(inputs))
-        outputs_BK = torch.cat(self.architecture.outputs(copies, inputs=inputs), dim=1)
-        sums_3T = self._tasks.summed(
+        outputs = self.architecture.outputs(copies, inputs=inputs)
+        outputs_BK = torch.cat(outputs, dim=1)
+        seen = self._tasks.batches(
             outputs_BK=outputs_BK,
             labels_BT=batch.labels_BT,
             weights_B=batch.weights_B,
@@ -113,8 +111,15 @@ class Towers(nn.Module):
                 for name in self._tasks.groups
             },
         )
+        sums_3T = self._tasks.summed(seen)
+        sums_T = sums_3T[0]
+        extra_BT = self.architecture.extra_losses(
+            outputs, copies=copies, labels_BT=batch.labels_BT[:, : len(seen)]
+        )
+        if extra_BT is not None:
+            sums_T = sums_T + self._tasks.summed_extra(extra_BT, batches=seen)
         losses_T, means_T = normalised_losses(
-            sums_T=sums_3T[0], counts_T=sums_3T[1], names=self._tasks.names
+            sums_T=sums_T, counts_T=sums_3T[1], names=self._tasks.names
         )
         weights_T = means_T.new_tensor([task.weight for task in self._tasks.losses])
         self.fan_out.means_T = means_T * weights_T

@@ -29,12 +29,13 @@ def losses_of(
     groups: Mapping[str, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Each task's loss to differentiate, its mean over all ranks, and `TaskSums` of this rank."""
-    sums_3T = tasks.summed(
+    batches = tasks.batches(
         outputs_BK=outputs_BK,
         labels_BT=labels_BT,
         weights_B=torch.ones_like(outputs_BK[:, 0]) if weights_B is None else weights_B,
         groups=groups or {},
     )
+    sums_3T = tasks.summed(batches)
     losses_T, means_T = normalised_losses(sums_T=sums_3T[0], counts_T=sums_3T[1], names=tasks.names)
     return losses_T, means_T, sums_3T.detach()
 

@@ -6,7 +6,7 @@ all tasks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -96,23 +96,19 @@ class TaskSet:
             )
         return found
 
-    def summed(
-        self,
-        *,
-        outputs_BK: Tensor,
-        labels_BT: Tensor,
-        weights_B: Tensor,
-        groups: Mapping[str, Tensor],
-    ) -> Tensor:
+    def summed(self, batches: Sequence[TaskBatch]) -> Tensor:
         """float32 (3, T): each task's `TaskSums` on this rank, the first with gradient, 0 for what
-        it does not have; every rank must call. Arguments as of `batches`.
+        it does not have; every rank must call.
         """
-        seen = self.batches(
-            outputs_BK=outputs_BK, labels_BT=labels_BT, weights_B=weights_B, groups=groups
-        )
         columns = []
-        for loss, batch in zip(self.losses, seen, strict=True):
+        for loss, batch in zip(self.losses, batches, strict=True):
             sums = loss.summed(batch)
             num_right = torch.zeros_like(sums.count) if sums.num_right is None else sums.num_right
             columns.append(torch.stack([sums.total, sums.count, num_right]))
         return torch.stack(columns, dim=1)
+
+    def summed_extra(self, extra_BT: Tensor, *, batches: Sequence[TaskBatch]) -> Tensor:
+        """float32 (T,): an architecture's extra losses over this rank's observed labels."""
+        observed_BT = torch.stack([batch.observed_B for batch in batches], dim=1)
+        weights_BT = torch.stack([batch.weights_B for batch in batches], dim=1)
+        return torch.where(observed_BT, extra_BT * weights_BT, 0.0).sum(0)

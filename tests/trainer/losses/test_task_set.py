@@ -92,6 +92,56 @@ def test_what_is_not_observed_cannot_spoil_the_loss(extreme: float) -> None:
     assert torch.equal(spoilt_BT.grad, plain_BT.grad)
 
 
+def test_extra_losses_count_where_the_label_does() -> None:
+    """With the example's weight; a loss of 1 for each example sums to the number of labels."""
+    outputs_BT, labels_BT, weights_B = inputs()
+    weights_B[:NUM_EXAMPLES] = torch.rand(NUM_EXAMPLES) + 0.5
+    batches = TASKS.batches(outputs_BK=outputs_BT, labels_BT=labels_BT, weights_B=weights_B)
+    ones_BT = torch.where(labels_BT.isnan(), 1e30, 1.0)
+    ones_BT[NUM_EXAMPLES:] = math.inf
+    sums_T = TASKS.summed_extra(ones_BT, batches=batches)
+    torch.testing.assert_close(sums_T, TASKS.summed(batches)[1])
+
+
+def test_an_example_weight_of_two_is_the_example_twice() -> None:
+    """In each task by its own column, or none; a weight of 0 leaves the example out."""
+    tasks = {
+        "click": {"kind": "binary", "example_weight": "a"},
+        "watch": {"kind": "regression"},
+        "buy": {"kind": "binary", "example_weight": "b"},
+        "next": {"kind": "binary", "example_weight": "a"},
+    }
+    outputs_BT, labels_BT, _ = inputs()
+    outputs_BT, labels_BT = (torch.hstack([x, x[:, :1]])[:8] for x in (outputs_BT, labels_BT))
+    weights = torch.tensor([[0, 1, 2, 1, 1, 3, 0, 1], [1, 1, 1, 2, 2, 0, 0, 1]]).T
+    _, means_T, _ = losses_of(
+        TaskSet(data_config(tasks)),
+        outputs_BK=outputs_BT,
+        labels_BT=torch.hstack([labels_BT, weights.float()]),
+    )
+    for index, (name, column) in enumerate(
+        {"click": 0, "watch": None, "buy": 1, "next": 0}.items()
+    ):
+        times = torch.ones(8, dtype=torch.int64) if column is None else weights[:, column]
+        _, alone_T, _ = losses_of(
+            TaskSet(data_config({name: {"kind": tasks[name]["kind"]}})),
+            outputs_BK=outputs_BT[:, index : index + 1].repeat_interleave(times, dim=0),
+            labels_BT=labels_BT[:, index : index + 1].repeat_interleave(times, dim=0),
+        )
+        torch.testing.assert_close(means_T[index], alone_T[0])
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_only_the_proportion_of_example_weights_matters(factor: float) -> None:
+    """A mean is a mean, however small their sum."""
+    tasks = TaskSet(data_config({"click": {"kind": "binary", "example_weight": "a"}}))
+    outputs_BT, labels_BT = torch.tensor([[1.0], [-2.0]]), torch.tensor([[1.0, 1.0], [1.0, 3.0]])
+    _, plain_T, _ = losses_of(tasks, outputs_BK=outputs_BT, labels_BT=labels_BT)
+    labels_BT[:, 1] *= factor
+    _, scaled_T, _ = losses_of(tasks, outputs_BK=outputs_BT, labels_BT=labels_BT)
+    torch.testing.assert_close(scaled_T, plain_T)
+
+
 def test_a_task_that_no_rank_observed_has_loss_zero() -> None:
     """And no gradient; the others are as they would be without it."""
     outputs_BT, labels_BT, weights_B = inputs()
