@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 from cluster.task_tables import cold_start_table, new_table, task_tables
+from data_loaders.errors import counted
 
 if TYPE_CHECKING:
     from trainer.progress import Progress
@@ -223,11 +224,6 @@ def _note(progress: Progress) -> str:
     return f"{progress.examples_per_second:,.0f} examples/s" + (
         f"; loss {losses}" if losses else ""
     )
-
-
-def counted(count: int, noun: str) -> str:
-    """The count with its noun, in the plural if it is not 1."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def _plain(text: str) -> str:
