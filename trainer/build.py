@@ -11,9 +11,10 @@ from data_loaders.batch import id_feature_names
 from embeddings.planner import is_table, plan_tables, shard_model
 from embeddings.tables import build_tables, initialise_tables
 from trainer.architectures import build_architecture
-from trainer.architectures.architecture import Sizes
+from trainer.architectures.architecture import Architecture, Sizes
 from trainer.balancing import build_balancer
 from trainer.balancing.fan_out import FanOut
+from trainer.balancing.relation import TaskRelation
 from trainer.config import Recipe
 from trainer.losses import TaskLoss
 from trainer.model import MultiTaskModel, Towers
@@ -32,6 +33,19 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
     torch.manual_seed(recipe.run.seed)
     keys, table_of_feature = id_feature_names(recipe.data), recipe.table_of_feature()
     pooled_width = sum(recipe.embeddings.tables[table_of_feature[key]].dim for key in keys)
+    tasks = tuple(
+        TaskLoss(name=name, is_binary=task.kind == "binary", weight=task.weight)
+        for name, task in recipe.data.tasks.items()
+    )
+    architecture = build_architecture(
+        recipe.model,
+        sizes=Sizes(
+            input_width=recipe.data.num_dense_inputs + pooled_width,
+            tasks=tuple(recipe.data.tasks),
+            num_outputs=(1,) * len(recipe.data.tasks),
+        ),
+    )
+    balancer = build_balancer(recipe.balance, tasks=tasks, seed=recipe.run.seed)
     return MultiTaskModel(
         tables=build_tables(
             recipe.embeddings.tables,
@@ -41,22 +55,21 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
         ),
         towers=Towers(
             keys=keys,
-            architecture=build_architecture(
-                recipe.model,
-                sizes=Sizes(
-                    input_width=recipe.data.num_dense_inputs + pooled_width,
-                    tasks=tuple(recipe.data.tasks),
-                    num_outputs=(1,) * len(recipe.data.tasks),
-                ),
-            ),
-            fan_out=FanOut(
-                build_balancer(recipe.balance, num_tasks=len(recipe.data.tasks)), group=group
-            ),
-            tasks=tuple(
-                TaskLoss(name=name, is_binary=task.kind == "binary", weight=task.weight)
-                for name, task in recipe.data.tasks.items()
-            ),
+            architecture=architecture,
+            fan_out=FanOut(balancer, group=group),
+            tasks=tasks,
+            relation=build_relation(recipe, architecture=architecture),
         ),
+    )
+
+
+def build_relation(recipe: Recipe, *, architecture: Architecture) -> TaskRelation | None:
+    """What ties the tasks' towers to each other, if the recipe asks for it."""
+    config = recipe.balance.relation
+    if config is None:
+        return None
+    return TaskRelation(
+        config, towers=architecture.task_towers(), architecture=recipe.model.architecture
     )
 
 

@@ -24,6 +24,7 @@ from data_loaders.streams import Cursor
 from embeddings.lookup import pooled_in_order
 from trainer.architectures.architecture import Architecture, Inputs
 from trainer.balancing.fan_out import FanOut
+from trainer.balancing.relation import TaskRelation
 from trainer.losses import TaskLoss, normalised_losses, summed_task_losses
 
 
@@ -80,6 +81,7 @@ class Towers(nn.Module):
         architecture: shared parts, and those of each task.
         fan_out: between the two.
         tasks: T tasks in the order of the batch's columns.
+        relation: ties the tasks' towers to each other, in training.
     """
 
     def __init__(
@@ -89,10 +91,12 @@ class Towers(nn.Module):
         architecture: Architecture,
         fan_out: FanOut,
         tasks: tuple[TaskLoss, ...],
+        relation: TaskRelation | None = None,
     ) -> None:
         super().__init__()
         self.architecture = architecture
         self.fan_out = fan_out
+        self.relation = relation
         self._keys = list(keys)
         self._tasks = tasks
 
@@ -112,6 +116,8 @@ class Towers(nn.Module):
         weights_T = means_T.new_tensor([task.weight for task in self._tasks])
         self.fan_out.means_T = means_T * weights_T
         loss = self.fan_out.balancer.total_loss(losses_T * weights_T, means_T=means_T * weights_T)
+        if self.relation is not None and self.training:
+            loss = loss + self.relation(self.architecture.task_towers())
         output = StepOutput(
             outputs_BT=outputs_BT.detach(),
             labels_BT=batch.labels_BT,

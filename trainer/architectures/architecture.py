@@ -74,3 +74,12 @@ class Architecture(nn.Module):
             copies: of what `shared` returned, one for each task.
             inputs: of the same batch; tables of a task's own are read here.
         """
+
+    def task_towers(self) -> list[nn.Module]:
+        """Each task's own tower, for what ties them to each other (`trainer.balancing.relation`).
+
+        All of a task's linear layers in it, in order, the last one making the output. Empty where
+        there is no `self.towers` with one for each task; such an architecture may have its own.
+        """
+        towers = getattr(self, "towers", None)
+        return list(towers) if isinstance(towers, nn.ModuleList) else []
