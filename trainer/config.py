@@ -23,6 +23,7 @@ from data_loaders.errors import InputError, did_you_mean
 from data_loaders.prepare_config import PrepareConfig
 from embeddings.config import EmbeddingsConfig
 from trainer.balance_config import AnyBalance, StaticConfig
+from trainer.model_checks import check_model
 from trainer.model_config import AnyModel, SharedBottomConfig
 
 
@@ -124,6 +125,7 @@ class Recipe(Section):
             if isinstance(item, IdFeature | IdListFeature):
                 self._check_rows(name, item)
         self._check_pooling()
+        check_model(self.model, data=self.data, id_widths=self.id_widths())
         return self
 
     def _check_pooling(self) -> None:
@@ -166,6 +168,13 @@ class Recipe(Section):
             name: feature.table or name
             for name, feature in self.data.features.items()
             if isinstance(feature, IdFeature | IdListFeature)
+        }
+
+    def id_widths(self) -> dict[str, int]:
+        """The width of the vectors of each `id` and `id_list` feature."""
+        return {
+            name: self.embeddings.tables[table].dim
+            for name, table in self.table_of_feature().items()
         }
 
     def num_rows_of_feature(self) -> dict[str, int]:

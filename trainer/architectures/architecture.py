@@ -8,7 +8,7 @@ Behind it, the output of task t depends on copy t alone: where a tower reads ano
 states, it computes them anew from its own copy. So the gradient at copy t is that of task t's loss.
 
 Shape legend: B examples on this rank, I width of the input, G width of the gates' input, K outputs
-of a task.
+of a task, T tasks.
 """
 
 from __future__ import annotations
@@ -78,8 +78,28 @@ class Architecture(nn.Module):
     def task_towers(self) -> list[nn.Module]:
         """Each task's own tower, for what ties them to each other (`trainer.balancing.relation`).
 
-        All of a task's linear layers in it, in order, the last one making the output. Empty where
-        there is no `self.towers` with one for each task; such an architecture may have its own.
+        The linear layers in it, in order, are compared with those of the other tasks. Empty where
+        there is no `self.towers`, which is to have one for each task; such an architecture may say
+        what takes their place.
         """
         towers = getattr(self, "towers", None)
         return list(towers) if isinstance(towers, nn.ModuleList) else []
+
+    def extra_losses(
+        self, outputs: Sequence[Tensor], *, copies: Sequence[Copy], labels_BT: Tensor
+    ) -> Tensor | None:
+        """Losses beside those of the outputs, added to them before they are normalised.
+
+        They count where the task's own label is observed, times the example's weight; a report of a
+        task's loss knows nothing of them.
+
+        Args:
+            outputs: that `outputs` gave.
+            copies: that it gave them for.
+            labels_BT: float32, NaN where not observed.
+
+        Returns:
+            float32 (B, T), finite also where labels are not observed; gradients of column t go to
+            output t and copy t alone. None for no such losses.
+        """
+        return None

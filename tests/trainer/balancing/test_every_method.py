@@ -19,13 +19,11 @@ from data_loaders.batch import InteractionBatch, id_feature_names
 from data_loaders.errors import InputError
 from data_loaders.loader import InteractionLoader
 from data_loaders.streams import Cursor
-from embeddings.lookup import pooled_in_order
 from embeddings.planner import is_table
 from embeddings.tables import build_tables
 from tests.helpers.logs import toy_recipe, write_toy_log
 from tests.helpers.ranks import run_ranks
 from tests.trainer.balancing.methods import BY_GRADIENTS, drawn, factors_of, make
-from trainer.architectures.architecture import Inputs
 from trainer.balance_config import AnyBalance
 from trainer.balancing import BALANCERS
 from trainer.balancing.fan_out import FanOut
@@ -209,8 +207,7 @@ def naive_step(
     towers: Towers, tables: NaiveTables, batch: InteractionBatch, *, recipe: Recipe
 ) -> None:
     """A gradient for each task by itself, then the factors, then one gradient for the rest."""
-    pooled_BE = pooled_in_order(tables.module(batch.ids), id_feature_names(recipe.data))
-    inputs = Inputs(shared_BI=torch.cat([pooled_BE, batch.dense_BD], dim=1))
+    inputs = towers.input_layer(tables.module(batch.ids), batch.dense_BD)
     shared = towers.architecture.shared(inputs)
     copies = [tuple(item.detach().requires_grad_() for item in shared) for _ in recipe.data.tasks]
     outputs = towers.architecture.outputs(copies, inputs=inputs)

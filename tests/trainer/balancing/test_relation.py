@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from data_loaders.errors import InputError
 from tests.helpers.logs import toy_recipe
+from tests.trainer.architectures.test_every_architecture import TASKS
+from tests.trainer.architectures.test_every_architecture import make as make_architecture
+from trainer.architectures import ARCHITECTURES
 from trainer.balance_config import RelationConfig
 from trainer.balancing.relation import TaskRelation, covariance
 from trainer.build import build_model
@@ -136,6 +139,23 @@ def test_where_nothing_can_be_tied_it_is_refused(
     assert "model.architecture: toy" in str(caught.value)
     assert "remove" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["l2", "relationship"])
+@pytest.mark.parametrize("word", sorted(ARCHITECTURES))
+def test_every_architecture_has_towers_to_tie_or_is_refused(word: str, kind: str) -> None:
+    """One of each task, and parameters of all of them are drawn to each other."""
+    architecture, _ = make_architecture(word)
+    towers = architecture.task_towers()
+    config = RelationConfig.model_validate({"kind": kind, "strength": 1})
+    try:
+        relation = TaskRelation(config, towers=towers, architecture=word)
+    except InputError:
+        return  # another test reads the message
+    assert len(towers) == len(TASKS)
+    relation(towers).backward()
+    for tower in towers:
+        assert any(item.grad is not None and item.grad.any() for item in tower.parameters())
 
 
 def recipe_with(**relation: object) -> Recipe:
