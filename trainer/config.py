@@ -4,7 +4,7 @@
     embeddings:  tables                                     embeddings.config
     model:       architecture                               trainer.model_config
     balance:     of the tasks against each other            trainer.balance_config
-    optimizer:   of the tables, of the dense parts
+    optimizer:   of the tables, of the dense parts          trainer.optimizer_config
     checkpoint:  how often, how many
     prepare:     how a raw log becomes the data set         data_loaders.prepare_config
     run:         folder, seed, length, reports
@@ -24,27 +24,7 @@ from data_loaders.prepare_config import PrepareConfig
 from embeddings.config import EmbeddingsConfig
 from trainer.balance_config import AnyBalance, StaticConfig
 from trainer.model_config import AnyModel, SharedBottomConfig
-
-
-class TableOptimizerConfig(Section):
-    """Row-wise Adagrad, fused into the backward of the lookup."""
-
-    learning_rate: float = Field(0.05, gt=0)
-    eps: float = Field(1e-8, gt=0)
-
-
-class DenseOptimizerConfig(Section):
-    """AdamW."""
-
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-
-
-class OptimizerConfig(Section):
-    """The recipe's section `optimizer`."""
-
-    tables: TableOptimizerConfig = TableOptimizerConfig()
-    dense: DenseOptimizerConfig = DenseOptimizerConfig()
+from trainer.optimizer_config import OptimizerConfig
 
 
 class CheckpointConfig(Section):

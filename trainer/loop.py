@@ -42,6 +42,7 @@ from trainer.progress import Listener, Progress, throttled
 from trainer.recipe_file import dump_recipe
 from trainer.run_folder import RunFolder
 from trainer.runtime import Runtime, joined_ranks
+from trainer.schedule import Schedule
 from trainer.skip_report import SkipReport, Skips, in_words
 from trainer.state import Stopwatch, TrainState, Window
 from trainer.vocabularies import keep_vocabularies
@@ -104,6 +105,9 @@ class _Training:
         self.optimizer = build_optimizer(self.model, config=recipe.optimizer)
         if self.checkpoint is not None:
             restore(self.checkpoint, model=self.model, optimizer=self.optimizer, group=self.group)
+        self.schedule = Schedule(
+            recipe.optimizer.schedule, optimizer=self.optimizer, num_steps=self.num_steps
+        )
         self.metrics = TaskMetrics(recipe.data.tasks, device=self.device)
         self.skips = Skips(recipe.data, device=self.device)
 
@@ -122,6 +126,7 @@ class _Training:
         while self.state.step < self.num_steps:
             started = time.monotonic()
             self._seed_step()
+            self.schedule.apply(step=self.state.step)
             output = self._next_output(pipeline)
             self.metrics.update(output)
             self.skips.update(output)

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 from torchrec.distributed.model_parallel import DistributedModelParallel
+from torchrec.optim.clipping import GradientClipping, GradientClippingOptimizer
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from embeddings.planner import is_table
-from trainer.config import OptimizerConfig
+from trainer.optimizer_config import OptimizerConfig
 
 
 def build_optimizer(
@@ -38,6 +39,13 @@ def build_optimizer(
     replicated = {name: item for name, item in unfused.items() if is_table(name)}
     dense = {name: item for name, item in unfused.items() if not is_table(name)}
     optimizers: list[KeyedOptimizer] = [KeyedOptimizerWrapper(dense, adamw)]
+    if config.dense.max_gradient_norm is not None:
+        # the same norm on all ranks, because DistributedDataParallel has averaged the gradients
+        optimizers[0] = GradientClippingOptimizer(
+            optimizers[0],
+            clipping=GradientClipping.NORM,
+            max_gradient=config.dense.max_gradient_norm,
+        )
     if replicated:
         optimizers.append(KeyedOptimizerWrapper(replicated, rowwise_adagrad))
     return CombinedOptimizer([model.fused_optimizer, *optimizers])
