@@ -24,7 +24,7 @@ from data_loaders.streams import Cursor
 from embeddings.lookup import pooled_in_order
 from trainer.architectures.architecture import Architecture, Inputs
 from trainer.balancing.fan_out import FanOut
-from trainer.losses import TaskLoss, normalised_losses, summed_task_losses
+from trainer.losses import TaskLoss, normalised_losses, num_ranks, summed_task_losses
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,9 @@ class Towers(nn.Module):
         architecture: shared parts, and those of each task.
         fan_out: between the two.
         tasks: T tasks in the order of the batch's columns.
+        l2: of the vectors that are looked up, for each example.
+        rows_per_batch: examples of a full batch, over all ranks.
+        is_bfloat16: whether the architecture computes in bfloat16, where PyTorch's autocast does.
     """
 
     def __init__(
@@ -89,19 +92,29 @@ class Towers(nn.Module):
         architecture: Architecture,
         fan_out: FanOut,
         tasks: tuple[TaskLoss, ...],
+        l2: float = 0.0,
+        rows_per_batch: int = 1,
+        is_bfloat16: bool = False,
     ) -> None:
         super().__init__()
         self.architecture = architecture
         self.fan_out = fan_out
         self._keys = list(keys)
         self._tasks = tasks
+        self._l2 = l2
+        self._rows_per_batch = rows_per_batch
+        self._is_bfloat16 = is_bfloat16
 
     def forward(self, pooled: KeyedTensor, batch: InteractionBatch) -> tuple[Tensor, StepOutput]:
         """The loss over all ranks, and what the step leaves behind."""
         pooled_BE = pooled_in_order(pooled, self._keys)
         inputs = Inputs(shared_BI=torch.cat([pooled_BE, batch.dense_BD], dim=1))
-        copies = self.fan_out(self.architecture.shared(inputs))
-        outputs_BT = torch.cat(self.architecture.outputs(copies, inputs=inputs), dim=1)
+        with torch.autocast(pooled_BE.device.type, torch.bfloat16, enabled=self._is_bfloat16):
+            shared = self.architecture.shared(inputs)
+            # float32, so that the tasks' gradients meet in float32
+            copies = self.fan_out(tuple(item.float() for item in shared))
+            outputs = self.architecture.outputs(copies, inputs=inputs)
+        outputs_BT = torch.cat(outputs, dim=1).float()
         sums_T, counts_T = summed_task_losses(
             outputs_BT=outputs_BT,
             labels_BT=batch.labels_BT,
@@ -112,6 +125,8 @@ class Towers(nn.Module):
         weights_T = means_T.new_tensor([task.weight for task in self._tasks])
         self.fan_out.means_T = means_T * weights_T
         loss = self.fan_out.balancer.total_loss(losses_T * weights_T, means_T=means_T * weights_T)
+        if self._l2:
+            loss = loss + self._penalty(pooled_BE, weights_B=batch.weights_B)
         output = StepOutput(
             outputs_BT=outputs_BT.detach(),
             labels_BT=batch.labels_BT,
@@ -121,3 +136,14 @@ class Towers(nn.Module):
             skipped=batch.skipped,
         )
         return loss, output
+
+    def _penalty(self, pooled_BE: Tensor, *, weights_B: Tensor) -> Tensor:
+        """Half of `l2` times the squared norm of an example's vectors, as a mean over the examples
+        of all ranks; by which each row that was looked up decays, however its table is cut.
+
+        FBGEMM's own weight decay is not that of row-wise Adagrad on the CPU, which ignores it.
+        """
+        squares_B = pooled_BE.square().sum(dim=1)
+        # as the tasks' losses, times the number of ranks that gradients are divided by
+        scale = self._l2 / 2 * num_ranks() / self._rows_per_batch
+        return (squares_B * weights_B).sum() * scale

@@ -48,3 +48,9 @@ class OptimizerConfig(Section):
     tables: TableOptimizerConfig = TableOptimizerConfig()
     dense: DenseOptimizerConfig = DenseOptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    ema_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="of the moving average of the dense parameters, which is what is evaluated",
+    )
