@@ -22,6 +22,7 @@ from data_loaders.loader import InteractionLoader
 from data_loaders.row_groups import has_split
 from data_loaders.storage import Location, locate
 from trainer.averaging import DenseAverage
+from trainer.broken_weights import refuse_broken
 from trainer.build import build_sharded_model
 from trainer.checkpoint import Checkpoints, newest_that_fits, restore
 from trainer.config import Recipe
@@ -35,7 +36,7 @@ from trainer.evaluate import (
 )
 from trainer.init_from import start_from
 from trainer.log_files import changes_since_begun, check_ranks_agree
-from trainer.losses import NonFiniteLossError, refuse_broken
+from trainer.losses import NonFiniteLossError
 from trainer.manifest import manifest_of, state_of
 from trainer.metrics import TaskMetrics
 from trainer.model import StepOutput

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from data_loaders.errors import InputError
-from embeddings.planner import is_table
 
 
 class NonFiniteLossError(InputError):
@@ -81,7 +80,9 @@ def normalised_losses(
         NonFiniteLossError: on every rank, naming the tasks.
     """
     totals = torch.stack([sums_T.detach(), counts_T])
+    world_size = 1
     if dist.is_initialized():
+        world_size = dist.get_world_size()
         dist.all_reduce(totals)
     totals_T, global_counts_T = totals[0], totals[1].clamp(min=1.0)
     means_T = totals_T / global_counts_T
@@ -94,25 +95,4 @@ def normalised_losses(
             if not torch.isfinite(torch.tensor(value))
         ]
         raise NonFiniteLossError(f"the loss of task {', of task '.join(wrong)}")
-    return sums_T / global_counts_T * num_ranks(), means_T
-
-
-def refuse_broken(model: nn.Module, *, step: int) -> None:
-    """A finite loss may still have left NaN behind: a run could not go on from that.
-
-    Raises:
-        NonFiniteLossError: on every rank.
-    """
-    towers = (item for name, item in model.named_parameters() if not is_table(name))
-    finite = torch.stack([torch.isfinite(item).all() for item in towers]).all().float()
-    dist.all_reduce(finite, op=dist.ReduceOp.MIN)
-    if not finite:
-        raise NonFiniteLossError(
-            f"step {step}: the towers' weights are no longer finite; no checkpoint "
-            "was written; lower optimizer.*.learning_rate, or look for extreme values"
-        )
-
-
-def num_ranks() -> int:
-    """Ranks whose gradients are averaged."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return sums_T / global_counts_T * world_size, means_T

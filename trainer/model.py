@@ -24,7 +24,8 @@ from data_loaders.streams import Cursor
 from embeddings.lookup import pooled_in_order
 from trainer.architectures.architecture import Architecture, Inputs
 from trainer.balancing.fan_out import FanOut
-from trainer.losses import TaskLoss, normalised_losses, num_ranks, summed_task_losses
+from trainer.losses import TaskLoss, normalised_losses, summed_task_losses
+from trainer.regularisation import vector_penalty
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,12 @@ class Towers(nn.Module):
         self.fan_out.means_T = means_T * weights_T
         loss = self.fan_out.balancer.total_loss(losses_T * weights_T, means_T=means_T * weights_T)
         if self._l2:
-            loss = loss + self._penalty(pooled_BE, weights_B=batch.weights_B)
+            loss = loss + vector_penalty(
+                pooled_BE,
+                weights_B=batch.weights_B,
+                l2=self._l2,
+                rows_per_batch=self._rows_per_batch,
+            )
         output = StepOutput(
             outputs_BT=outputs_BT.detach(),
             labels_BT=batch.labels_BT,
@@ -136,14 +142,3 @@ class Towers(nn.Module):
             skipped=batch.skipped,
         )
         return loss, output
-
-    def _penalty(self, pooled_BE: Tensor, *, weights_B: Tensor) -> Tensor:
-        """Half of `l2` times the squared norm of an example's vectors, as a mean over the examples
-        of all ranks; by which each row that was looked up decays, however its table is cut.
-
-        FBGEMM's own weight decay is not that of row-wise Adagrad on the CPU, which ignores it.
-        """
-        squares_B = pooled_BE.square().sum(dim=1)
-        # as the tasks' losses, times the number of ranks that gradients are divided by
-        scale = self._l2 / 2 * num_ranks() / self._rows_per_batch
-        return (squares_B * weights_B).sum() * scale

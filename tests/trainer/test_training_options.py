@@ -278,3 +278,43 @@ def test_clipping_and_averaging_are_those_of_plain_loops(
                 total = sum(weight * values[name].double() for weight, values in parts)
                 torch.testing.assert_close(item, (total / sum(weights)).float())
         assert_equal(result["after"], result["found"][-1])
+
+
+def penalties(recipe: Recipe) -> list[tuple[float, float]]:
+    """Of each batch: by how much `l2` raises the loss, and what it says in a plain loop."""
+    none = recipe.model_copy(update={"optimizer": clipped(None)})
+    with joined_ranks() as runtime:
+        with_l2, without = (
+            build_sharded_model(item, runtime=runtime)[0] for item in (recipe, none)
+        )
+    tables = {
+        key.split(".")[-2].removeprefix("table_"): item.local_shards()[0].tensor
+        for key, item in with_l2.state_dict().items()
+        if ".embedding_bags." in key
+    }
+    loader = InteractionLoader(
+        recipe.data, split="train", num_rows=recipe.num_rows_of_feature(), seed=0
+    )
+    found = []
+    for batch in loader.batches(start=Cursor(), num_steps=10):  # the last is a short one
+        total = 0.0
+        for feature, ids in batch.ids.to_dict().items():
+            table = recipe.table_of_feature()[feature]
+            for rows, weight in zip(ids.to_dense(), batch.weights_B, strict=True):
+                vectors = tables[table][rows].double()
+                is_mean = recipe.embeddings.tables[table].pooling == "mean" and len(rows) > 0
+                pooled = vectors.mean(0) if is_mean else vectors.sum(0)
+                total += float(weight) * float(pooled.square().sum())
+        expected = 0.7 / 2 * total / recipe.data.batch_size
+        found.append((float(with_l2(batch)[0] - without(batch)[0]), expected))
+    return found
+
+
+def test_l2_is_that_of_the_vectors_that_examples_look_up(log: Path, tmp_path: Path) -> None:
+    """Example by example; padding counts nothing."""
+    recipe = make_recipe(log, tmp_path, optimizer={"tables": {"l2": 0.7}}, sharding="table_wise")
+    [found] = run_ranks(penalties, world_size=1, arguments={"recipe": recipe})
+    assert len(found) == 10
+    for difference, expected in found:
+        assert difference == pytest.approx(expected, rel=1e-3, abs=1e-6)
+        assert expected > 0
