@@ -46,7 +46,8 @@ def start_from(
             other rows.
     """
     location = chosen_checkpoint(locate(config.run))
-    ours = {readable_name(key): (key, item) for key, item in model.state_dict().items()}
+    state_dict = sorted(model.state_dict().items())
+    ours = {readable_name(key): (key, item) for key, item in state_dict}
     chosen = _chosen(list(ours), config.parameters)
     sizes = read_sizes(location)
     wrong = []

@@ -138,7 +138,7 @@ def test_what_does_not_fit_is_refused_in_one_line(log: Path, first: Path, tmp_pa
     shape, name, all_frozen, meaning, nowhere = run_ranks(
         refusals, world_size=1, arguments={"recipes": recipes}
     )[0]
-    layer = "towers.architecture.towers.0.0.weight is [8, 16] there, [4, 16] here"
+    layer = "towers.architecture.towers.0.0.bias is [8] there, [4] here"
     assert f"{layer} and 8 more do not fit; leave them out" in shape
     assert "init_from.parameters: tables.usr names nothing" in name
     assert "did you mean tables.user?" in name
