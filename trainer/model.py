@@ -1,16 +1,14 @@
 """The model: pooled embeddings and dense features through the architecture to each task's output.
 
-    ids -> tables -> pooled_BE --+
-                                 +-> architecture.shared -> fan-out -> architecture.outputs -> loss
-    dense_BD --------------------+
+    ids -> tables -+
+                   +-> input layer -> architecture.shared -> fan-out -> architecture.outputs -> loss
+    dense_BD ------+
 
-Shape legend: B examples on this rank, E summed embedding width, D dense features, K outputs of all
-    tasks, T tasks.
+Shape legend: B examples on this rank, D dense features, K outputs of all tasks, T tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,10 +19,15 @@ from torchrec.sparse.jagged_tensor import KeyedTensor
 from data_loaders.batch import InteractionBatch
 from data_loaders.skipping import Skipped
 from data_loaders.streams import Cursor
-from embeddings.lookup import pooled_in_order
-from trainer.architectures.architecture import Architecture, Inputs
+from trainer.architectures.architecture import Architecture
 from trainer.balancing.fan_out import FanOut
-from trainer.losses import TaskLoss, normalised_losses, summed_task_losses
+from trainer.inputs import InputLayer
+from trainer.losses import (
+    TaskLoss,
+    normalised_losses,
+    summed_extra_losses,
+    summed_task_losses,
+)
 from trainer.regularisation import vector_penalty
 
 
@@ -36,7 +39,7 @@ class StepOutput:
         outputs_BT: float32; a logit for a binary task, a standardised prediction for a regression.
         labels_BT: float32, NaN where not observed.
         weights_B: float32, 0 for padding.
-        losses_T: float32, mean over all ranks.
+        losses_T: float32, mean over all ranks, an architecture's extra losses included.
         cursor: the position in the log behind this batch.
         skipped: what the batch says was left out of the log.
     """
@@ -77,7 +80,7 @@ class Towers(nn.Module):
     """From embeddings to the loss.
 
     Args:
-        keys: id features, in the order in which the architecture reads their vectors.
+        input_layer: from embeddings to what the architecture reads.
         architecture: shared parts, and those of each task.
         fan_out: between the two.
         tasks: T tasks in the order of the batch's columns.
@@ -89,7 +92,7 @@ class Towers(nn.Module):
     def __init__(
         self,
         *,
-        keys: Sequence[str],
+        input_layer: InputLayer,
         architecture: Architecture,
         fan_out: FanOut,
         tasks: tuple[TaskLoss, ...],
@@ -98,9 +101,9 @@ class Towers(nn.Module):
         is_bfloat16: bool = False,
     ) -> None:
         super().__init__()
+        self.input_layer = input_layer
         self.architecture = architecture
         self.fan_out = fan_out
-        self._keys = list(keys)
         self._tasks = tasks
         self._l2 = l2
         self._rows_per_batch = rows_per_batch
@@ -108,27 +111,32 @@ class Towers(nn.Module):
 
     def forward(self, pooled: KeyedTensor, batch: InteractionBatch) -> tuple[Tensor, StepOutput]:
         """The loss over all ranks, and what the step leaves behind."""
-        pooled_BE = pooled_in_order(pooled, self._keys)
-        inputs = Inputs(shared_BI=torch.cat([pooled_BE, batch.dense_BD], dim=1))
-        with torch.autocast(pooled_BE.device.type, torch.bfloat16, enabled=self._is_bfloat16):
+        inputs = self.input_layer(pooled, batch.dense_BD)
+        with torch.autocast(batch.dense_BD.device.type, torch.bfloat16, enabled=self._is_bfloat16):
             shared = self.architecture.shared(inputs)
             # float32, so that the tasks' gradients meet in float32
             copies = self.fan_out(tuple(item.float() for item in shared))
             outputs = self.architecture.outputs(copies, inputs=inputs)
-        outputs_BT = torch.cat(outputs, dim=1).float()
+        outputs = [item.float() for item in outputs]
+        outputs_BT = torch.cat(outputs, dim=1)
         sums_T, counts_T = summed_task_losses(
             outputs_BT=outputs_BT,
             labels_BT=batch.labels_BT,
             weights_B=batch.weights_B,
             tasks=self._tasks,
         )
+        extra_BT = self.architecture.extra_losses(outputs, copies=copies, labels_BT=batch.labels_BT)
+        if extra_BT is not None:
+            sums_T = sums_T + summed_extra_losses(
+                extra_BT, labels_BT=batch.labels_BT, weights_B=batch.weights_B
+            )
         losses_T, means_T = normalised_losses(sums_T=sums_T, counts_T=counts_T, tasks=self._tasks)
         weights_T = means_T.new_tensor([task.weight for task in self._tasks])
         self.fan_out.means_T = means_T * weights_T
         loss = self.fan_out.balancer.total_loss(losses_T * weights_T, means_T=means_T * weights_T)
         if self._l2:
             loss = loss + vector_penalty(
-                pooled_BE,
+                pooled.values(),
                 weights_B=batch.weights_B,
                 l2=self._l2,
                 rows_per_batch=self._rows_per_batch,

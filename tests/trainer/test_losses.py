@@ -11,7 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.helpers.ranks import run_ranks
-from trainer.losses import NonFiniteLossError, TaskLoss, normalised_losses, summed_task_losses
+from trainer.losses import (
+    NonFiniteLossError,
+    TaskLoss,
+    normalised_losses,
+    summed_extra_losses,
+    summed_task_losses,
+)
 
 TASKS = (
     TaskLoss(name="click", is_binary=True, weight=1.0),
@@ -85,6 +91,19 @@ def test_what_is_not_observed_cannot_spoil_the_loss(extreme: float) -> None:
     loss.backward()
     assert torch.equal(loss, expected)
     assert torch.equal(spoilt_BT.grad, plain_BT.grad)
+
+
+def test_extra_losses_count_where_the_label_does() -> None:
+    """With the example's weight; a loss of 1 for each example sums to the number of labels."""
+    outputs_BT, labels_BT, weights_B = inputs()
+    weights_B[:NUM_EXAMPLES] = torch.rand(NUM_EXAMPLES) + 0.5
+    _, counts_T = summed_task_losses(
+        outputs_BT=outputs_BT, labels_BT=labels_BT, weights_B=weights_B, tasks=TASKS
+    )
+    ones_BT = torch.where(labels_BT.isnan(), 1e30, 1.0)
+    ones_BT[NUM_EXAMPLES:] = math.inf
+    sums_T = summed_extra_losses(ones_BT, labels_BT=labels_BT, weights_B=weights_B)
+    torch.testing.assert_close(sums_T, counts_T)
 
 
 def test_a_task_that_no_rank_observed_has_loss_zero() -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from trainer.architectures.aitm import Aitm
 from trainer.architectures.architecture import Architecture, Sizes
+from trainer.architectures.cross_stitch import CrossStitch
+from trainer.architectures.dbmtl import Dbmtl
+from trainer.architectures.esmm import Escm2, Esmm
+from trainer.architectures.gated import Pepnet, Poso
 from trainer.architectures.mmoe import Mmoe
 from trainer.architectures.shared_bottom import SharedBottom
 from trainer.model_config import ModelConfig
@@ -10,6 +15,13 @@ from trainer.model_config import ModelConfig
 ARCHITECTURES: dict[str, type[Architecture]] = {
     "shared_bottom": SharedBottom,
     "mmoe": Mmoe,
+    "cross_stitch": CrossStitch,
+    "aitm": Aitm,
+    "esmm": Esmm,
+    "escm2": Escm2,
+    "dbmtl": Dbmtl,
+    "pepnet": Pepnet,
+    "poso": Poso,
 }
 
 
