@@ -186,6 +186,31 @@ def test_a_run_without_progress_on_valid_stops_early(tmp_path: Path) -> None:
     assert summary(run)["steps"] == (stale_counts(whole).index(3) + 1)
 
 
+@pytest.mark.slow
+def test_options_may_change_when_a_run_goes_on(log: Path, tmp_path: Path) -> None:
+    """Without any, with all, and without again; the average begins where it is asked for."""
+    recipes = [
+        make_recipe(log, tmp_path, f"run.num_steps={num_steps}", *precision, optimizer=optimizer)
+        for num_steps, precision, optimizer in (
+            (2, [], {}),
+            (5, ["run.precision=bfloat16"], OPTIMIZER),
+            (8, [], {}),
+            (9, [], OPTIMIZER),
+        )
+    ]
+    weights = []
+    for recipe in recipes:
+        train_on(recipe, world_size=1)
+        weights.append(newest_tensors(tmp_path).get("/average/weight"))
+    assert [line["step"] for line in reports(tmp_path)] == list(range(1, 10))
+    assert [None if item is None else float(item) for item in weights] == [
+        None,
+        pytest.approx(1 - 0.8**3),
+        None,
+        pytest.approx(1 - 0.8),
+    ]
+
+
 def test_patience_without_valid_is_refused(tmp_path: Path) -> None:
     """There would be nothing to lose patience over."""
     log = write_toy_log(tmp_path / "log", splits={"train": TRAIN})
