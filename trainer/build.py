@@ -14,13 +14,14 @@ from data_loaders.errors import InputError
 from embeddings.planner import is_table, plan_tables, readable_name, shard_model
 from embeddings.tables import build_tables, initialise_tables
 from trainer.architectures import build_architecture
-from trainer.architectures.architecture import Sizes
+from trainer.architectures.architecture import Architecture, Sizes
 from trainer.balancing import build_balancer
 from trainer.balancing.fan_out import FanOut
+from trainer.balancing.relation import TaskRelation
 from trainer.config import Recipe
 from trainer.inputs import InputLayer
 from trainer.interactions import build_interaction
-from trainer.losses import TaskLoss
+from trainer.losses import TaskSet
 from trainer.model import MultiTaskModel, Towers
 from trainer.model_config import GatedConfig
 from trainer.runtime import Runtime, rank_memory_bytes
@@ -37,7 +38,17 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
     """
     torch.manual_seed(recipe.run.seed)
     keys, table_of_feature = id_feature_names(recipe.data), recipe.table_of_feature()
-    input_layer = _build_input_layer(recipe, keys=keys)
+    input_layer, tasks = _build_input_layer(recipe, keys=keys), TaskSet(recipe.data)
+    architecture = build_architecture(
+        recipe.model,
+        sizes=Sizes(
+            input_width=input_layer.interaction.output_width,
+            tasks=tasks.names,
+            num_outputs=tasks.num_outputs,
+            gate_width=input_layer.gate_width,
+        ),
+    )
+    balancer = build_balancer(recipe.balance, tasks=tasks.losses, seed=recipe.run.seed)
     return MultiTaskModel(
         tables=build_tables(
             recipe.embeddings.tables,
@@ -47,26 +58,24 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
         ),
         towers=Towers(
             input_layer=input_layer,
-            architecture=build_architecture(
-                recipe.model,
-                sizes=Sizes(
-                    input_width=input_layer.interaction.output_width,
-                    tasks=tuple(recipe.data.tasks),
-                    num_outputs=(1,) * len(recipe.data.tasks),
-                    gate_width=input_layer.gate_width,
-                ),
-            ),
-            fan_out=FanOut(
-                build_balancer(recipe.balance, num_tasks=len(recipe.data.tasks)), group=group
-            ),
-            tasks=tuple(
-                TaskLoss(name=name, is_binary=task.kind == "binary", weight=task.weight)
-                for name, task in recipe.data.tasks.items()
-            ),
+            architecture=architecture,
+            fan_out=FanOut(balancer, group=group),
+            tasks=tasks,
+            relation=_build_relation(recipe, architecture=architecture),
             l2=recipe.optimizer.tables.l2,
             rows_per_batch=recipe.data.batch_size * recipe.data.rows_per_example,
             is_bfloat16=recipe.run.precision == "bfloat16",
         ),
+    )
+
+
+def _build_relation(recipe: Recipe, *, architecture: Architecture) -> TaskRelation | None:
+    """What ties the tasks' towers to each other, if the recipe asks for it."""
+    config = recipe.balance.relation
+    if config is None:
+        return None
+    return TaskRelation(
+        config, towers=architecture.task_towers(), architecture=recipe.model.architecture
     )
 
 

@@ -127,7 +127,7 @@ class _Training:
         self.schedule = Schedule(
             recipe.optimizer.schedule, optimizer=self.optimizer, num_steps=self.num_steps
         )
-        self.metrics = TaskMetrics(recipe.data.tasks, device=self.device)
+        self.metrics = TaskMetrics(recipe.data, device=self.device)
         self.skips = Skips(recipe.data, device=self.device)
 
     def run(self) -> None:

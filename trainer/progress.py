@@ -20,7 +20,7 @@ class Progress:
         step: steps done; of the evaluation while evaluating.
         num_steps: steps in all.
         examples_per_second: over all ranks, since the last report.
-        losses: mean loss of each task in the last step, nats or squared standard deviations.
+        losses: mean loss of each task in the last step, in the units of its loss.
         note: a line to show once.
         score: on valid, the higher the better, when it has just been found and saved.
     """
