@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cluster.cli_bench import Overrides, RecipeName, bench
+from cluster.cli_tune import EXAMPLE, tune
 
 if TYPE_CHECKING:
     from trainer.config import Recipe
@@ -24,6 +25,7 @@ app = typer.Typer(
     "then `polytower train ecommerce data.root=log --workers 2`",
 )
 app.add_typer(bench, name="bench")
+app.command(epilog=EXAMPLE)(tune)
 
 Workers = Annotated[
     int | None,
