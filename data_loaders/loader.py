@@ -170,13 +170,11 @@ class InteractionLoader:
             parts = [
                 part for rows in held for part in _parts(rows, plan=plan, steps=steps, size=size)
             ]
+            sizes = plan.padded_sizes(world_size=self._world_size, steps=steps)
             batches = collate(
                 parts,
                 layout=self._layout,
-                padded_sizes=[
-                    plan.padded_size(world_size=self._world_size, step=step) * size
-                    for step in steps
-                ],
+                padded_sizes=[num_examples * size for num_examples in sizes],
                 cursors=[_cursor_behind(plan, step) for step in steps],
             )
             told = _skipped_by_step(taken, plan=plan)
