@@ -198,7 +198,7 @@ def _parts(rows: WindowRows, *, plan: EpochPlan, steps: range, size: int) -> Ite
     window, per_step = rows.window, int(plan.rows_per_step_V[rows.window.stream])
     begin = steps.start * per_step
     first, stop = max(begin, window.start), min(steps.stop * per_step, window.stop)
-    if first < stop and rows.rows is not None:
+    if first < stop:
         yield Part(
             rows=rows.rows,
             first=(first - window.start) * size,

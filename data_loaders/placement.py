@@ -117,6 +117,19 @@ def _scatter_lists(
             target += 1
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def places_of_ids(
+    lengths_R: np.ndarray, place_R: np.ndarray, target_offsets: np.ndarray, place_N: np.ndarray
+) -> None:
+    """Where the ids of lists go, if the lists go to `place_R`."""
+    n = 0
+    for r in range(len(lengths_R)):
+        target = target_offsets[place_R[r]]
+        for i in range(lengths_R[r]):
+            place_N[n] = target + i
+            n += 1
+
+
 def _pointer_of(_typing: Any, _address: Any) -> Any:
     """An address, as a pointer: numba takes no lists of arrays without copying them."""
 
