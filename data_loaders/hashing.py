@@ -136,11 +136,13 @@ def _sip_hashes(
         v3 = key_1 ^ np.uint64(0x7465646279746573)
         num_words = (stop - start) // 8
         for word in range(num_words + 1):
-            message = np.uint64(0)
-            first = start + 8 * word
-            for byte in range(min(8, stop - first)):
-                message |= np.uint64(text_N[first + byte]) << np.uint64(8 * byte)
-            if word == num_words:
+            first, message = np.uint64(start + 8 * word), np.uint64(0)
+            if word < num_words:
+                for byte in range(8):  # becomes one instruction
+                    message |= np.uint64(text_N[first + np.uint64(byte)]) << np.uint64(8 * byte)
+            else:
+                for byte in range((stop - start) & 7):
+                    message |= np.uint64(text_N[first + np.uint64(byte)]) << np.uint64(8 * byte)
                 message |= np.uint64(stop - start) << np.uint64(56)
             v3 ^= message
             for _ in range(2):

@@ -21,7 +21,8 @@ from data_loaders.row_groups import list_row_groups, read_columns
 from data_loaders.skipping import Skipped
 from data_loaders.streams import ORDER_VERSION, Cursor, EpochPlan, Window, check_world_size
 from data_loaders.transforms import Encoder
-from data_loaders.windows import WindowReader, WindowRows, WindowsAhead
+from data_loaders.windows import WindowReader, WindowRows
+from data_loaders.windows_ahead import WindowsAhead
 
 # Rows are put into batches for several steps at once: enough that moving them outweighs Python.
 ROWS_PER_ROUND = 32768
