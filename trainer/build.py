@@ -9,7 +9,7 @@ from torchrec.distributed.types import ShardingPlan
 
 from data_loaders.batch import id_feature_names
 from embeddings.planner import is_table, plan_tables, shard_model
-from embeddings.tables import build_tables, initialise_tables
+from embeddings.tables import build_tables, initialise_tables, pooled_names
 from trainer.architectures import build_architecture
 from trainer.architectures.architecture import Sizes
 from trainer.balancing import build_balancer
@@ -31,16 +31,19 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
     """
     torch.manual_seed(recipe.run.seed)
     keys, table_of_feature = id_feature_names(recipe.data), recipe.table_of_feature()
+    owners = recipe.table_owners()
     pooled_width = sum(recipe.embeddings.tables[table_of_feature[key]].dim for key in keys)
     return MultiTaskModel(
         tables=build_tables(
             recipe.embeddings.tables,
             keys=keys,
             table_of_feature=table_of_feature,
+            owners=owners,
             is_weighted=recipe.data.has_id_weights,
         ),
         towers=Towers(
-            keys=keys,
+            keys=pooled_names(keys, table_of_feature=table_of_feature, owners=owners),
+            table_owners=owners,
             architecture=build_architecture(
                 recipe.model,
                 sizes=Sizes(
@@ -72,7 +75,7 @@ def plan_model(
     """The sharding plan for a number of ranks; needs none of them."""
     return plan_tables(
         model,
-        tables=recipe.embeddings.tables,
+        tables=recipe.tables(),
         world_size=world_size,
         local_world_size=local_world_size,
         device_type=device_type,

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from data_loaders.config import DataConfig, IdFeature, IdListFeature, Section
 from data_loaders.errors import InputError, did_you_mean
 from data_loaders.prepare_config import PrepareConfig
-from embeddings.config import EmbeddingsConfig
+from embeddings.config import EmbeddingsConfig, TableConfig, owned_tables
 from trainer.balance_config import AnyBalance, StaticConfig
 from trainer.model_config import AnyModel, SharedBottomConfig
 
@@ -124,6 +124,7 @@ class Recipe(Section):
             if isinstance(item, IdFeature | IdListFeature):
                 self._check_rows(name, item)
         self._check_pooling()
+        self.model.check_tasks(self.data.tasks)
         return self
 
     def _check_pooling(self) -> None:
@@ -167,6 +168,15 @@ class Recipe(Section):
             for name, feature in self.data.features.items()
             if isinstance(feature, IdFeature | IdListFeature)
         }
+
+    def table_owners(self) -> list[str | None]:
+        """Whom the model's tables belong to: None for those that all tasks share, and tasks."""
+        shared: list[str | None] = [None] if self.model.has_shared_tables else []
+        return [*shared, *self.data.tasks] if self.model.has_own_tables else shared
+
+    def tables(self) -> dict[str, TableConfig]:
+        """All tables of the model, with those that each task has of its own."""
+        return owned_tables(self.embeddings.tables, owners=self.table_owners())
 
     def num_rows_of_feature(self) -> dict[str, int]:
         """Rows of the embedding table of each `id` and `id_list` feature."""

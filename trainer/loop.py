@@ -294,7 +294,7 @@ class _Training:
                 "checkpoint": self.checkpoint.uri,
                 "plan": [
                     dataclasses.asdict(item)
-                    for item in placements(self.plan, tables=self.recipe.embeddings.tables)
+                    for item in placements(self.plan, tables=self.recipe.tables())
                 ],
             }
         )

@@ -24,7 +24,7 @@ from data_loaders.streams import Cursor
 from embeddings.lookup import pooled_in_order
 from trainer.architectures.architecture import Architecture, Inputs
 from trainer.balancing.fan_out import FanOut
-from trainer.losses import TaskLoss, normalised_losses, summed_task_losses
+from trainer.losses import TaskLoss, normalised_losses, summed_penalties, summed_task_losses
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class StepOutput:
         outputs_BT: float32; a logit for a binary task, a standardised prediction for a regression.
         labels_BT: float32, NaN where not observed.
         weights_B: float32, 0 for padding.
-        losses_T: float32, mean over all ranks.
+        losses_T: float32, mean over all ranks, with what the architecture adds in training.
         cursor: the position in the log behind this batch.
         skipped: what the batch says was left out of the log.
     """
@@ -76,7 +76,9 @@ class Towers(nn.Module):
     """From embeddings to the loss.
 
     Args:
-        keys: id features, in the order in which the architecture reads their vectors.
+        keys: of the pooled vectors, as many for each owner of tables, in the order in which the
+            architecture reads them.
+        table_owners: the owners; None stands for all tasks together, and comes first.
         architecture: shared parts, and those of each task.
         fan_out: between the two.
         tasks: T tasks in the order of the batch's columns.
@@ -86,6 +88,7 @@ class Towers(nn.Module):
         self,
         *,
         keys: Sequence[str],
+        table_owners: Sequence[str | None],
         architecture: Architecture,
         fan_out: FanOut,
         tasks: tuple[TaskLoss, ...],
@@ -94,12 +97,12 @@ class Towers(nn.Module):
         self.architecture = architecture
         self.fan_out = fan_out
         self._keys = list(keys)
+        self._table_owners = list(table_owners)
         self._tasks = tasks
 
     def forward(self, pooled: KeyedTensor, batch: InteractionBatch) -> tuple[Tensor, StepOutput]:
         """The loss over all ranks, and what the step leaves behind."""
-        pooled_BE = pooled_in_order(pooled, self._keys)
-        inputs = Inputs(shared_BI=torch.cat([pooled_BE, batch.dense_BD], dim=1))
+        inputs = self._inputs(pooled, dense_BD=batch.dense_BD)
         copies = self.fan_out(self.architecture.shared(inputs))
         outputs_BT = torch.cat(self.architecture.outputs(copies, inputs=inputs), dim=1)
         sums_T, counts_T = summed_task_losses(
@@ -108,6 +111,13 @@ class Towers(nn.Module):
             weights_B=batch.weights_B,
             tasks=self._tasks,
         )
+        penalties = self.architecture.penalties(copies) if self.training else []
+        if penalties:
+            sums_T = sums_T + summed_penalties(
+                torch.stack(penalties, dim=1),
+                labels_BT=batch.labels_BT,
+                weights_B=batch.weights_B,
+            )
         losses_T, means_T = normalised_losses(sums_T=sums_T, counts_T=counts_T, tasks=self._tasks)
         weights_T = means_T.new_tensor([task.weight for task in self._tasks])
         self.fan_out.means_T = means_T * weights_T
@@ -121,3 +131,10 @@ class Towers(nn.Module):
             skipped=batch.skipped,
         )
         return loss, output
+
+    def _inputs(self, pooled: KeyedTensor, *, dense_BD: Tensor) -> Inputs:
+        pooled_of_owner = pooled_in_order(pooled, self._keys).chunk(len(self._table_owners), dim=1)
+        parts = [torch.cat([pooled_BE, dense_BD], dim=1) for pooled_BE in pooled_of_owner]
+        if None not in self._table_owners:
+            return Inputs(shared_BI=dense_BD, own_BI=tuple(parts))
+        return Inputs(shared_BI=parts[0], own_BI=tuple(parts[1:]))
