@@ -47,7 +47,15 @@ def owned_name(table: str, *, owner: str | None) -> str:
 def owned_tables(
     tables: Mapping[str, TableConfig], *, owners: Sequence[str | None]
 ) -> dict[str, TableConfig]:
-    """Each table once for each of its owners."""
+    """Each table once for each of its owners.
+
+    Where a feature is looked up for several, TorchRec cannot pool row-wise tables by mean
+    (docs/log.md), so `auto` means table-wise for them.
+    """
     return {
-        owned_name(name, owner=owner): table for owner in owners for name, table in tables.items()
+        owned_name(name, owner=owner): table.model_copy(update={"sharding": "table_wise"})
+        if len(owners) > 1 and table.pooling == "mean" and table.sharding == "auto"
+        else table
+        for owner in owners
+        for name, table in tables.items()
     }

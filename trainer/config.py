@@ -129,13 +129,21 @@ class Recipe(Section):
 
     def _check_pooling(self) -> None:
         """TorchRec's lookup has one form for all tables, with weights or without; with them, what a
-        mean is, and its gradient, depend on the sharding (docs/log.md).
+        mean is, and its gradient, depend on the sharding; where a feature is looked up in several
+        tables, row-wise ones confuse their means (docs/log.md).
         """
         for name, table in self.embeddings.tables.items():
             if self.data.has_id_weights and table.pooling == "mean":
                 raise ValueError(
                     f"embeddings.tables.{name}.pooling: mean is not possible in a recipe with "
                     "weighted id lists; use sum, and weights_sum_to_one: true for its id lists"
+                )
+            is_cut = table.pooling == "mean" and table.sharding == "row_wise"
+            if is_cut and len(self.table_owners()) > 1:
+                raise ValueError(
+                    f"embeddings.tables.{name}.sharding: row_wise is not possible with pooling "
+                    f"mean where tasks have tables of their own, as in model.architecture: "
+                    f"{self.model.architecture}; use auto"
                 )
 
     def _check_rows(self, name: str, feature: IdFeature | IdListFeature) -> None:
