@@ -11,7 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.helpers.ranks import run_ranks
-from trainer.losses import NonFiniteLossError, TaskLoss, normalised_losses, summed_task_losses
+from trainer.losses import (
+    NonFiniteLossError,
+    TaskLoss,
+    normalised_losses,
+    summed_penalties,
+    summed_task_losses,
+)
 
 TASKS = (
     TaskLoss(name="click", is_binary=True, weight=1.0),
@@ -153,3 +159,18 @@ def test_a_loss_that_is_not_finite_is_raised_on_all_ranks(value: float) -> None:
     assert len(set(messages)) == 1
     assert messages[0].startswith("the loss of task buy is ")
     assert "click" not in messages[0]
+
+
+def test_a_penalty_is_that_of_the_observed_labels() -> None:
+    """A task without labels has no gradient of it, and padding adds nothing."""
+    _, labels_BT, weights_B = inputs()
+    labels_BT[:, 2] = math.nan
+    penalties_BT = torch.rand(labels_BT.shape, requires_grad=True)
+    sums_T = summed_penalties(penalties_BT, labels_BT=labels_BT, weights_B=weights_B)
+    sums_T.sum().backward()
+    observed_BT = ~labels_BT.isnan()
+    observed_BT[NUM_EXAMPLES:] = False
+    torch.testing.assert_close(penalties_BT.grad, observed_BT.float())
+    drawn_BT = penalties_BT.detach()
+    expected = [float(drawn_BT[observed_BT[:, task], task].sum()) for task in range(3)]
+    assert sums_T.tolist() == pytest.approx(expected)
