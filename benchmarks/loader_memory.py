@@ -2,7 +2,9 @@
 
 Each log is read in a process of its own, which imports what a training process imports of the data
 side, reads an epoch and reports its peak resident memory. Row groups and files are of the same size
-in all logs, there are only more of them; a loader that streams needs no more memory for them.
+in all logs, there are only more of them; a loader that streams needs no more memory for them. The
+smallest log does not fill the windows that rows are shuffled in (`data.shuffle_rows`), so memory
+grows to the second one. From there on it must not.
 
     python -m benchmarks.loader_memory < request.json > memory.json
 """

@@ -106,3 +106,46 @@ def input_pipeline(
     print_input_report(report, console)
     if out is not None:
         write_report(report, out)
+
+
+@bench.command(epilog="Example: `polytower bench accuracy census-income-1 --source raw`")
+def accuracy(
+    experiments: Annotated[
+        list[str] | None, typer.Argument(help="of benchmarks/accuracy.yaml; all by default")
+    ] = None,
+    source: Annotated[Path, typer.Option(help="folder that holds the folders of raw files")] = Path(
+        "raw"
+    ),
+    out: Annotated[Path, typer.Option(help="data sets and runs; what is complete there stays")] = (
+        Path("runs/accuracy")
+    ),
+    seeds: Annotated[int, typer.Option(min=1, help="of each variant")] = 5,
+    parallel: Annotated[
+        int | None, typer.Option(min=1, help="runs at once; one per core by default")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Markdown file to write, with its plots beside it")
+    ] = None,
+) -> None:
+    """The accuracy table: every variant, several seeds, chosen on valid and judged on test."""
+    import json
+
+    from benchmarks.accuracy import read_experiments, run_experiments, write_results
+    from benchmarks.accuracy_report import write_accuracy_report
+    from cluster.display import phases_progress
+    from trainer.runtime import prepare_environment
+
+    prepare_environment()
+    chosen = read_experiments(experiments or [])
+    with phases_progress() as on_progress:
+        results = run_experiments(
+            chosen,
+            out=out,
+            source=source,
+            num_seeds=seeds,
+            num_parallel=parallel,
+            on_progress=on_progress,
+        )
+    write_results(results, out / "accuracy.json")
+    known = json.loads((out / "accuracy.json").read_text())
+    write_accuracy_report(known, experiments=read_experiments(), path=report or out / "accuracy.md")

@@ -24,6 +24,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from data_loaders.errors import counted
+
 if TYPE_CHECKING:
     from trainer.progress import Progress
 
@@ -288,11 +290,6 @@ def _best_cells(auc: float | None, best: float | None) -> list[str]:
 
 def _number(value: float | None, *, digits: int = 4) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def counted(count: int, noun: str) -> str:
-    """The count with its noun, in the plural if it is not 1."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def _plain(text: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 
-from cluster.display import console, counted, print_plan
+from cluster.display import console, print_plan
 from data_loaders.catalogue import open_catalogue
 from data_loaders.dataset import SPLITS, read_dataset_info
-from data_loaders.errors import InputError
+from data_loaders.errors import InputError, counted
 from data_loaders.row_groups import has_split, list_row_groups, locate_root
 from data_loaders.storage import Location, locate
 from trainer.config import Recipe
@@ -39,7 +40,7 @@ def check_log(recipe: Recipe) -> None:
     """
     root = locate_root(recipe.data)
     if recipe.run.uri is not None:
-        _check_apart(locate(recipe.run.uri).uri, root=root.uri)
+        _check_apart(locate(recipe.run.uri), root=root)
     read_dataset_info(root)  # an incomplete data set may lack any file: it says so first
     for split in SPLITS:
         if split == "train" or has_split(recipe.data, split=split):
@@ -48,14 +49,19 @@ def check_log(recipe: Recipe) -> None:
         open_catalogue(recipe.data, negatives=recipe.data.negatives)
 
 
-def _check_apart(run_uri: str, *, root: str) -> None:
-    run, data = (f"{uri.rstrip('/')}/" for uri in (run_uri, root))
+def _check_apart(run_folder: Location, *, root: Location) -> None:
+    run, data = (f"{_real(folder).rstrip('/')}/" for folder in (run_folder, root))
     if run.startswith(data) or data.startswith(run):
         where = "is" if run == data else "lies in" if run.startswith(data) else "contains"
         raise InputError(
-            f"run.uri: {run_uri} {where} the data set's folder (data.root: {root}); "
+            f"run.uri: {run_folder.uri} {where} the data set's folder (data.root: {root.uri}); "
             "give a folder of its own"
         )
+
+
+def _real(folder: Location) -> str:
+    """Where it lies, however many links or ways of writing lead there."""
+    return os.path.realpath(folder.path) if folder.is_local else folder.uri
 
 
 def say_where_it_goes_on(run: Location) -> None:
@@ -98,7 +104,9 @@ def print_dry_run(recipe: Recipe, *, num_workers: int | None) -> None:
     if recipe.data.root is not None:
         num_examples = list_row_groups(recipe.data, split="train").num_examples
         steps = -(-num_examples // recipe.data.batch_size)
-        console.print(f"train: {num_examples:,} examples, about {counted(steps, 'step')} an epoch")
+        console.print(
+            f"train: {counted(num_examples, 'example')}, about {counted(steps, 'step')} an epoch"
+        )
     else:
         console.print("data.root is not set: no log was looked at")
     console.print(

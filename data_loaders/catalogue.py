@@ -19,7 +19,7 @@ from data_loaders.config import DataConfig, NegativesConfig
 from data_loaders.dataset import open_parquet
 from data_loaders.errors import SchemaError, StorageError
 from data_loaders.log_schema import check_schema
-from data_loaders.row_groups import footer_digest, locate_root, read_columns
+from data_loaders.row_groups import footer_bytes, footer_digest, locate_root, read_columns
 from data_loaders.storage import Location, first_line, locate
 
 COUNT = "count"
@@ -126,7 +126,7 @@ def open_catalogue(config: DataConfig, *, negatives: NegativesConfig) -> Catalog
         location=location,
         items=items,
         columns=columns,
-        fingerprint=footer_digest(metadata, num_bytes=num_bytes)[:16],
+        fingerprint=footer_digest(footer_bytes(metadata), num_bytes=num_bytes)[:16],
     )
 
 

@@ -230,13 +230,18 @@ class DataConfig(Section):
         return 1 if self.negatives is None else 1 + self.negatives.per_example
 
     @property
+    def dense_widths(self) -> dict[str, int]:
+        """How many numbers of each example go to the model as they are, by feature."""
+        return {
+            name: feature.length if isinstance(feature, DenseVectorFeature) else 1
+            for name, feature in self.features.items()
+            if isinstance(feature, DenseFeature | DenseVectorFeature)
+        }
+
+    @property
     def num_dense_inputs(self) -> int:
         """Numbers of each example that go to the model as they are."""
-        return sum(
-            feature.length if isinstance(feature, DenseVectorFeature) else 1
-            for feature in self.features.values()
-            if isinstance(feature, DenseFeature | DenseVectorFeature)
-        )
+        return sum(self.dense_widths.values())
 
     @property
     def has_id_weights(self) -> bool:

@@ -68,3 +68,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     words = list(known)
     nearest = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     return f"did you mean {nearest[0]}?" if nearest else f"there are: {', '.join(words)}"
+
+
+def counted(count: int, noun: str) -> str:
+    """The count with its noun, in the plural if it is not 1."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -66,6 +67,8 @@ class InteractionLoader:
         self._rank = rank
         self._world_size = world_size
         self._layout = Layout.of(config)
+        # a run asks at every step for the one that it is in; the next may be read ahead
+        self._plan = functools.lru_cache(2)(self._new_plan)
         groups = list_row_groups(config, split=split)
         self._reader = LogReader(groups, columns=read_columns(config))
         self.num_examples = groups.num_examples
@@ -78,6 +81,9 @@ class InteractionLoader:
 
     def plan(self, *, epoch: int) -> EpochPlan:
         """The order of an epoch."""
+        return self._plan(epoch)
+
+    def _new_plan(self, epoch: int) -> EpochPlan:
         return EpochPlan(
             num_rows_G=self._reader.groups.num_rows_G,
             num_streams=self._num_streams,

@@ -35,7 +35,7 @@ from data_loaders.dataset import (
     SplitInfo,
     write_dataset_info,
 )
-from data_loaders.errors import InputError, SchemaError, did_you_mean
+from data_loaders.errors import InputError, SchemaError, counted, did_you_mean
 from data_loaders.exact_numbers import ValueCounts
 from data_loaders.prepare_config import PrepareConfig
 from data_loaders.raw.cells import EXPECTED
@@ -154,7 +154,7 @@ def _run_steps(
     num_files = len({part.uri for part in parts})
     return DatasetInfo(
         name=name,
-        description=f"{num_rows_S.sum():,} rows of {num_files:,} raw files",
+        description=f"{counted(num_rows_S.sum(), 'row')} of {counted(num_files, 'raw file')}",
         splits={
             split: SplitInfo(examples=examples)
             for split, examples in zip(SPLITS, num_rows_S.tolist(), strict=True)

@@ -4,36 +4,26 @@ from __future__ import annotations
 
 import functools
 import itertools
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from data_loaders.dataset import open_parquet, rechunk
 from data_loaders.errors import StorageError, UnreachableError
-from data_loaders.row_groups import RowGroups, footer_digest
+from data_loaders.retries import retried
+from data_loaders.row_groups import RowGroups, footer_bytes, footer_digest
 from data_loaders.storage import Location, first_line, is_of_store
 from data_loaders.streams import MAX_PIECE_ROWS
 
 # Of each column of a row group that is read in parts.
 BUFFER_BYTES = 2**20
 
-# Footers of files that are being read; one may take some 100 kB.
+# Footers of files that are being read. Parsed, one takes eight times its bytes, in thousands of
+# small pieces: where many are kept, their pieces lie everywhere among what comes and goes, and the
+# heap grows tenfold what they hold themselves. So few are kept parsed, and more as bytes.
 FOOTERS_KEPT = 128
-
-# Beyond what the store's client retries by itself: a connection may also break in mid-answer.
-RETRY_WAITS_SECONDS = (0.5, 2.0)
-# Nothing is begun anew later than that: the client gives up a silent store after some 45 s.
-RETRY_WITHIN_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class _Footer:
-    metadata: pq.FileMetaData
-    strings: list[str]  # paths of the columns that hold strings
+PARSED_FOOTERS_KEPT = 8
 
 
 class LogReader:
@@ -47,12 +37,13 @@ class LogReader:
     def __init__(self, groups: RowGroups, *, columns: Sequence[str]) -> None:
         self.groups = groups
         self._columns = list(columns)
-        self._footer = functools.lru_cache(FOOTERS_KEPT)(self._read_footer)
+        self._footer_bytes = functools.lru_cache(FOOTERS_KEPT)(self._read_footer)
+        self._footer = functools.lru_cache(PARSED_FOOTERS_KEPT)(self._parse_footer)
 
     @property
     def is_local(self) -> bool:
         """Whether the files lie on this machine."""
-        return isinstance(self.groups.files[0].filesystem, pafs.LocalFileSystem)
+        return self.groups.files[0].is_local
 
     def file_of(self, group: int) -> Location:
         """The file that a row group lies in."""
@@ -105,18 +96,11 @@ class LogReader:
             yield from itertools.islice(parts, first_part, None)
 
     def _retried(self, group: int, *, read: Callable[[], pa.Table]) -> pa.Table:
-        """What `read` returns, tried again where the store, and not the file, may be at fault."""
-        waits = [] if self.is_local else list(RETRY_WAITS_SECONDS)
-        last_start = time.monotonic() + RETRY_WITHIN_SECONDS
-        while True:
-            try:
-                return read()
-            except (pa.ArrowException, OSError, StorageError) as error:
-                if not waits or time.monotonic() + waits[0] > last_start:
-                    if isinstance(error, StorageError):
-                        raise
-                    raise self._unreadable(group, error) from error
-                time.sleep(waits.pop(0))
+        """As `retried`; the error names the row group."""
+        try:
+            return retried(read, file=self.file_of(group))
+        except (pa.ArrowException, OSError) as error:
+            raise self._unreadable(group, error) from error
 
     def _read(self, group: int) -> pa.Table:
         with self._open(group) as parquet:
@@ -135,28 +119,32 @@ class LogReader:
         footer = self._footer(file_index)
         return open_parquet(
             file,
-            metadata=footer.metadata,
-            read_dictionary=footer.strings,
+            metadata=footer,
+            read_dictionary=self._strings(footer),
             buffer_bytes=buffer_bytes,
         )
 
-    def _read_footer(self, file_index: int) -> _Footer:
+    def _parse_footer(self, file_index: int) -> pq.FileMetaData:
+        return pq.read_metadata(pa.BufferReader(self._footer_bytes(file_index)))
+
+    def _read_footer(self, file_index: int) -> pa.Buffer:
         file = self.groups.files[file_index]
         with open_parquet(file) as parquet:
-            metadata = parquet.metadata
+            content = footer_bytes(parquet.metadata)
         num_bytes = self.groups.num_bytes[file_index]
-        if footer_digest(metadata, num_bytes=num_bytes) != self.groups.digests[file_index]:
+        if footer_digest(content, num_bytes=num_bytes) != self.groups.digests[file_index]:
             raise _changed(file)
-        columns = (metadata.schema.column(index) for index in range(metadata.num_columns))
-        return _Footer(
-            metadata=metadata,
-            strings=[
-                column.path
-                for column in columns
-                if column.path.partition(".")[0] in self._columns
-                and column.logical_type.type == "STRING"
-            ],
-        )
+        return content
+
+    def _strings(self, footer: pq.FileMetaData) -> list[str]:
+        """Paths of the columns that hold strings."""
+        columns = (footer.schema.column(index) for index in range(footer.num_columns))
+        return [
+            column.path
+            for column in columns
+            if column.path.partition(".")[0] in self._columns
+            and column.logical_type.type == "STRING"
+        ]
 
     def _unreadable(self, group: int, error: Exception) -> StorageError:
         kind, remedy = StorageError, "the file is damaged or was changed: write it again"

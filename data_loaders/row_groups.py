@@ -16,8 +16,9 @@ from data_loaders.config import (
     IdListFeature,
 )
 from data_loaders.dataset import SPLITS, Split, open_parquet, parquet_files, read_dataset_info
-from data_loaders.errors import InputError, SchemaError, StorageError, UnreachableError
+from data_loaders.errors import InputError, SchemaError, StorageError, UnreachableError, counted
 from data_loaders.log_schema import check_schema
+from data_loaders.retries import retried
 from data_loaders.skipping import Skipped
 from data_loaders.storage import Location, locate
 
@@ -114,12 +115,14 @@ def list_row_groups(config: DataConfig, *, split: Split) -> RowGroups:
     footers = [item for item in found if isinstance(item, _Footer)]
     if not footers:
         raise SchemaError(
-            f"{root.child(split).uri}: none of its {len(files)} files can be used "
+            f"{root.child(split).uri}: none of its {counted(len(files), 'file')} can be used "
             f"(data.on_error: skip); {skipped[0].uri}: {skipped[0].reason}"
         )
     num_rows = [footer.num_rows for footer in footers]
     if not sum(map(sum, num_rows)):
-        raise SchemaError(f"{root.child(split).uri}: the log is empty: {len(files)} files, 0 rows")
+        raise SchemaError(
+            f"{root.child(split).uri}: the log is empty: {counted(len(files), 'file')}, 0 rows"
+        )
     skipped = _counted(
         skipped, root=root, split=split, num_found=sum(map(sum, num_rows)), config=config
     )
@@ -159,11 +162,11 @@ class _Footer:
 def _footer_or_skipped(file: Location, *, config: DataConfig) -> _Footer | Skipped:
     num_rows = None
     try:
-        with open_parquet(file) as parquet:
+        with retried(lambda: open_parquet(file), file=file) as parquet:
             metadata = parquet.metadata
             num_rows = metadata.num_rows
             check_schema(parquet.schema_arrow, file=file, config=config)
-        num_bytes = file.num_bytes()
+        num_bytes = retried(file.num_bytes, file=file)
     except (SchemaError, StorageError, UnreachableError) as error:
         if config.on_error == "fail" or isinstance(error, UnreachableError):
             raise
@@ -171,16 +174,21 @@ def _footer_or_skipped(file: Location, *, config: DataConfig) -> _Footer | Skipp
     return _Footer(
         file=file,
         num_rows=[metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)],
-        digest=footer_digest(metadata, num_bytes=num_bytes),
+        digest=footer_digest(footer_bytes(metadata), num_bytes=num_bytes),
         num_bytes=num_bytes,
     )
 
 
-def footer_digest(footer: pq.FileMetaData, *, num_bytes: int) -> str:
-    """Tells a file of `num_bytes` bytes from another by its footer."""
+def footer_bytes(footer: pq.FileMetaData) -> pa.Buffer:
+    """A footer as a Parquet file without rows: what `pyarrow.parquet.read_metadata` reads."""
     content = pa.BufferOutputStream()
     footer.write_metadata_file(content)
-    digest = hashlib.sha256(content.getvalue())
+    return content.getvalue()
+
+
+def footer_digest(footer: pa.Buffer, *, num_bytes: int) -> str:
+    """Tells a file of `num_bytes` bytes from another by its `footer_bytes`."""
+    digest = hashlib.sha256(footer)
     digest.update(str(num_bytes).encode())
     return digest.hexdigest()
 
@@ -198,7 +206,7 @@ def _counted(
         return skipped
     folder, num_expected = root.child(split), info.splits[split].examples
     num_missing = num_expected - num_found - sum(item.num_rows or 0 for item in skipped)
-    what = f"expected {num_expected:,} examples, as dataset.json says, found {num_found:,}"
+    what = f"expected {counted(num_expected, 'example')}, as dataset.json says, found {num_found:,}"
     if num_missing < 0 or (num_missing and config.on_error == "fail"):
         raise SchemaError(
             f"{folder.uri}: {what}; files are missing or were added: write the data set again"

@@ -58,6 +58,11 @@ class Location:
         )
 
     @property
+    def is_local(self) -> bool:
+        """Whether it lies on this machine."""
+        return isinstance(self.filesystem, pafs.LocalFileSystem)
+
+    @property
     def name(self) -> str:
         return self.path.rstrip("/").rpartition("/")[2]
 
@@ -121,18 +126,17 @@ class Location:
     def write_bytes(self, content: bytes) -> None:
         """As `write_text`."""
         # An object store publishes on close; a local file needs a rename for the same promise.
-        is_local = isinstance(self.filesystem, pafs.LocalFileSystem)
-        target = f"{self.path}.{uuid.uuid4().hex}.tmp" if is_local else self.path
+        target = f"{self.path}.{uuid.uuid4().hex}.tmp" if self.is_local else self.path
         with self.reporting("written"):
             self.parent_folder()
             with self.filesystem.open_output_stream(target) as stream:
                 stream.write(content)
-            if is_local:
+            if self.is_local:
                 self.filesystem.move(target, self.path)
 
     def parent_folder(self) -> None:
         """Makes the folder that this file lies in, where the filesystem has folders."""
-        if isinstance(self.filesystem, pafs.LocalFileSystem):
+        if self.is_local:
             self.filesystem.create_dir(self.path.rpartition("/")[0], recursive=True)
 
     def delete(self) -> None:

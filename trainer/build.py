@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 from torchrec.distributed.model_parallel import DistributedModelParallel
@@ -15,8 +17,11 @@ from trainer.architectures.architecture import Sizes
 from trainer.balancing import build_balancer
 from trainer.balancing.fan_out import FanOut
 from trainer.config import Recipe
+from trainer.inputs import InputLayer
+from trainer.interactions import build_interaction
 from trainer.losses import TaskLoss
 from trainer.model import MultiTaskModel, Towers
+from trainer.model_config import GatedConfig
 from trainer.runtime import Runtime, rank_memory_bytes
 
 # Rows start apart from one another, and near zero.
@@ -31,25 +36,24 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
     """
     torch.manual_seed(recipe.run.seed)
     keys, table_of_feature = id_feature_names(recipe.data), recipe.table_of_feature()
-    owners = recipe.table_owners()
-    pooled_width = sum(recipe.embeddings.tables[table_of_feature[key]].dim for key in keys)
+    input_layer = _build_input_layer(recipe, keys=keys)
     return MultiTaskModel(
         tables=build_tables(
             recipe.embeddings.tables,
             keys=keys,
             table_of_feature=table_of_feature,
-            owners=owners,
+            owners=recipe.table_owners(),
             is_weighted=recipe.data.has_id_weights,
         ),
         towers=Towers(
-            keys=pooled_names(keys, table_of_feature=table_of_feature, owners=owners),
-            table_owners=owners,
+            input_layer=input_layer,
             architecture=build_architecture(
                 recipe.model,
                 sizes=Sizes(
-                    input_width=recipe.data.num_dense_inputs + pooled_width,
+                    input_width=input_layer.input_width,
                     tasks=tuple(recipe.data.tasks),
                     num_outputs=(1,) * len(recipe.data.tasks),
+                    gate_width=input_layer.gate_width,
                 ),
             ),
             fan_out=FanOut(
@@ -60,6 +64,25 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
                 for name, task in recipe.data.tasks.items()
             ),
         ),
+    )
+
+
+def _build_input_layer(recipe: Recipe, *, keys: Sequence[str]) -> InputLayer:
+    dense_widths, widths = recipe.data.dense_widths, recipe.id_widths()
+    id_widths, owners = {key: widths[key] for key in keys}, recipe.table_owners()
+    interactions = {
+        owner: build_interaction(
+            recipe.model, widths=list(id_widths.values()), num_dense=sum(dense_widths.values())
+        )
+        for owner in owners
+    }
+    return InputLayer(
+        id_widths=id_widths,
+        dense_widths=dense_widths,
+        interaction=interactions.pop(None, None),
+        own_interactions=list(interactions.values()),
+        keys=pooled_names(keys, table_of_feature=recipe.table_of_feature(), owners=owners),
+        gate_features=recipe.model.gate_features if isinstance(recipe.model, GatedConfig) else (),
     )
 
 

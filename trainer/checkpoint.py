@@ -21,7 +21,7 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.optim.keyed import KeyedOptimizer
 
 from data_loaders.config import Section
-from data_loaders.errors import InputError, StorageError
+from data_loaders.errors import InputError, StorageError, counted
 from data_loaders.storage import Location, first_line
 from data_loaders.streams import Cursor
 from trainer.checkpoint_storage import LocationReader, LocationWriter
@@ -240,7 +240,7 @@ def check_fits(
     if manifest.log_fingerprint != log_fingerprint:
         what = "the log under data.root, its catalogue, or run.seed, has changed"
         if file_changes:
-            more = f" and {len(file_changes) - 1} files more" if file_changes[1:] else ""
+            more = f" and {counted(len(file_changes) - 1, 'file')} more" if file_changes[1:] else ""
             what = f"of the log under data.root, {file_changes[0]}{more}"
         raise CheckpointMismatchError(
             f"{location.uri}: {what} since this run began, so its place in the log is lost; "

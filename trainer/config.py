@@ -23,6 +23,7 @@ from data_loaders.errors import InputError, did_you_mean
 from data_loaders.prepare_config import PrepareConfig
 from embeddings.config import EmbeddingsConfig, TableConfig, owned_tables
 from trainer.balance_config import AnyBalance, StaticConfig
+from trainer.model_checks import check_model
 from trainer.model_config import AnyModel, SharedBottomConfig
 
 
@@ -124,7 +125,7 @@ class Recipe(Section):
             if isinstance(item, IdFeature | IdListFeature):
                 self._check_rows(name, item)
         self._check_pooling()
-        self.model.check_tasks(self.data.tasks)
+        check_model(self.model, data=self.data, id_widths=self.id_widths())
         return self
 
     def _check_pooling(self) -> None:
@@ -185,6 +186,13 @@ class Recipe(Section):
     def tables(self) -> dict[str, TableConfig]:
         """All tables of the model, with those that each task has of its own."""
         return owned_tables(self.embeddings.tables, owners=self.table_owners())
+
+    def id_widths(self) -> dict[str, int]:
+        """The width of the vectors of each `id` and `id_list` feature."""
+        return {
+            name: self.embeddings.tables[table].dim
+            for name, table in self.table_of_feature().items()
+        }
 
     def num_rows_of_feature(self) -> dict[str, int]:
         """Rows of the embedding table of each `id` and `id_list` feature."""

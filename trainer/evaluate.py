@@ -176,12 +176,13 @@ def final_split(config: DataConfig) -> Split:
     """The split that a run is judged by: test, or valid, or for lack of both train.
 
     Raises:
-        InputError: the data set has none of them.
+        InputError: the data set has none of them, or is incomplete.
     """
+    root = locate_root(config)
+    read_dataset_info(root)  # an incomplete data set may lack any split: it says so first
     for split in reversed(SPLITS):
         if has_split(config, split=split):
             return split
-    root = locate_root(config)
     raise InputError(
         f"{root.uri}: no *.parquet file in test/, valid/ or train/; give a data set's folder"
     )

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch.distributed as dist
 
 from data_loaders.dataset import Split
-from data_loaders.errors import StorageError
+from data_loaders.errors import StorageError, counted
 from data_loaders.storage import Location
 
 # size in bytes and digest of a file, by its name
@@ -91,8 +91,8 @@ def check_ranks_agree(files: LogFiles, *, split: Split) -> None:
     for rank, theirs in enumerate(by_rank):
         if theirs != by_rank[0]:
             [word, *more] = differences(theirs, by_rank[0], split=split)
+            others = f" and {counted(len(more), 'file')} more" if more else ""
             raise StorageError(
-                f"{word}{f' and {len(more)} files more' if more else ''} between the moments when "
-                f"rank 0 and rank {rank} looked; a log must not change while a run begins: start "
-                "it again"
+                f"{word}{others} between the moments when rank 0 and rank {rank} looked; "
+                "a log must not change while a run begins: start it again"
             )

@@ -59,13 +59,10 @@ def summed_task_losses(
     return weighted_BT.sum(0), (observed_BT * weights_B.unsqueeze(1)).sum(0)
 
 
-def summed_penalties(penalties_BT: Tensor, *, labels_BT: Tensor, weights_B: Tensor) -> Tensor:
-    """What the architecture adds to the loss of each observed label, summed: float32 (T,).
-
-    So a task without labels in a step has no gradient in it, whatever the architecture adds.
-    """
-    observed_BT = ~torch.isnan(labels_BT) * weights_B.unsqueeze(1)
-    return (penalties_BT * observed_BT).sum(0)
+def summed_extra_losses(extra_BT: Tensor, *, labels_BT: Tensor, weights_B: Tensor) -> Tensor:
+    """An architecture's extra losses summed over this rank's observed labels: float32 (T,)."""
+    observed_BT = ~torch.isnan(labels_BT) & (weights_B > 0).unsqueeze(1)
+    return (torch.where(observed_BT, extra_BT, 0.0) * weights_B.unsqueeze(1)).sum(0)
 
 
 def normalised_losses(

@@ -1,16 +1,14 @@
 """The model: pooled embeddings and dense features through the architecture to each task's output.
 
-    ids -> tables -> pooled_BE --+
-                                 +-> architecture.shared -> fan-out -> architecture.outputs -> loss
-    dense_BD --------------------+
+    ids -> tables -+
+                   +-> input layer -> architecture.shared -> fan-out -> architecture.outputs -> loss
+    dense_BD ------+
 
-Shape legend: B examples on this rank, E summed embedding width, D dense features, K outputs of all
-    tasks, T tasks.
+Shape legend: B examples on this rank, D dense features, K outputs of all tasks, T tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,10 +19,15 @@ from torchrec.sparse.jagged_tensor import KeyedTensor
 from data_loaders.batch import InteractionBatch
 from data_loaders.skipping import Skipped
 from data_loaders.streams import Cursor
-from embeddings.lookup import pooled_in_order
-from trainer.architectures.architecture import Architecture, Inputs
+from trainer.architectures.architecture import Architecture
 from trainer.balancing.fan_out import FanOut
-from trainer.losses import TaskLoss, normalised_losses, summed_penalties, summed_task_losses
+from trainer.inputs import InputLayer
+from trainer.losses import (
+    TaskLoss,
+    normalised_losses,
+    summed_extra_losses,
+    summed_task_losses,
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class StepOutput:
         outputs_BT: float32; a logit for a binary task, a standardised prediction for a regression.
         labels_BT: float32, NaN where not observed.
         weights_B: float32, 0 for padding.
-        losses_T: float32, mean over all ranks, with what the architecture adds in training.
+        losses_T: float32, mean over all ranks, an architecture's extra losses included.
         cursor: the position in the log behind this batch.
         skipped: what the batch says was left out of the log.
     """
@@ -76,9 +79,7 @@ class Towers(nn.Module):
     """From embeddings to the loss.
 
     Args:
-        keys: of the pooled vectors, as many for each owner of tables, in the order in which the
-            architecture reads them.
-        table_owners: the owners; None stands for all tasks together, and comes first.
+        input_layer: from embeddings to what the architecture reads.
         architecture: shared parts, and those of each task.
         fan_out: between the two.
         tasks: T tasks in the order of the batch's columns.
@@ -87,36 +88,33 @@ class Towers(nn.Module):
     def __init__(
         self,
         *,
-        keys: Sequence[str],
-        table_owners: Sequence[str | None],
+        input_layer: InputLayer,
         architecture: Architecture,
         fan_out: FanOut,
         tasks: tuple[TaskLoss, ...],
     ) -> None:
         super().__init__()
+        self.input_layer = input_layer
         self.architecture = architecture
         self.fan_out = fan_out
-        self._keys = list(keys)
-        self._table_owners = list(table_owners)
         self._tasks = tasks
 
     def forward(self, pooled: KeyedTensor, batch: InteractionBatch) -> tuple[Tensor, StepOutput]:
         """The loss over all ranks, and what the step leaves behind."""
-        inputs = self._inputs(pooled, dense_BD=batch.dense_BD)
+        inputs = self.input_layer(pooled, batch.dense_BD)
         copies = self.fan_out(self.architecture.shared(inputs))
-        outputs_BT = torch.cat(self.architecture.outputs(copies, inputs=inputs), dim=1)
+        outputs = self.architecture.outputs(copies, inputs=inputs)
+        outputs_BT = torch.cat(outputs, dim=1)
         sums_T, counts_T = summed_task_losses(
             outputs_BT=outputs_BT,
             labels_BT=batch.labels_BT,
             weights_B=batch.weights_B,
             tasks=self._tasks,
         )
-        penalties = self.architecture.penalties(copies) if self.training else []
-        if penalties:
-            sums_T = sums_T + summed_penalties(
-                torch.stack(penalties, dim=1),
-                labels_BT=batch.labels_BT,
-                weights_B=batch.weights_B,
+        extra_BT = self.architecture.extra_losses(outputs, copies=copies, labels_BT=batch.labels_BT)
+        if extra_BT is not None:
+            sums_T = sums_T + summed_extra_losses(
+                extra_BT, labels_BT=batch.labels_BT, weights_B=batch.weights_B
             )
         losses_T, means_T = normalised_losses(sums_T=sums_T, counts_T=counts_T, tasks=self._tasks)
         weights_T = means_T.new_tensor([task.weight for task in self._tasks])
@@ -131,10 +129,3 @@ class Towers(nn.Module):
             skipped=batch.skipped,
         )
         return loss, output
-
-    def _inputs(self, pooled: KeyedTensor, *, dense_BD: Tensor) -> Inputs:
-        pooled_of_owner = pooled_in_order(pooled, self._keys).chunk(len(self._table_owners), dim=1)
-        parts = [torch.cat([pooled_BE, dense_BD], dim=1) for pooled_BE in pooled_of_owner]
-        if None not in self._table_owners:
-            return Inputs(shared_BI=dense_BD, own_BI=tuple(parts))
-        return Inputs(shared_BI=parts[0], own_BI=tuple(parts[1:]))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from data_loaders.config import Name, Section
-from data_loaders.errors import did_you_mean
 
 Widths = list[PositiveInt]
 
@@ -23,18 +21,30 @@ class ModelConfig(Section):
     architecture: str
     task_tower: Widths = Field([16], description="widths of each task's own layers")
     dropout: float = Field(0.0, ge=0, lt=1, description="after every layer, in training")
+    interaction: Literal["concat", "dot", "dcn", "fm"] = Field(
+        "concat", description="of the features, before the towers"
+    )
+    num_cross_layers: int = Field(2, ge=1, description="of interaction: dcn")
+    cross_rank: int | None = Field(
+        None, ge=1, description="of interaction: dcn; full rank by default"
+    )
 
-    def check_tasks(self, tasks: Collection[str]) -> None:
-        """Raises a ValueError where the section does not fit the recipe's tasks."""
+    @model_validator(mode="after")
+    def _check_interaction(self) -> ModelConfig:
+        for key in ("num_cross_layers", "cross_rank"):
+            is_default = getattr(self, key) == ModelConfig.model_fields[key].default
+            if self.interaction != "dcn" and not is_default:
+                raise ValueError(f"{key}: needs interaction: dcn, found {self.interaction}")
+        return self
 
 
 class BottomConfig(ModelConfig):
-    """What architectures with a tower below those of the tasks have."""
+    """What architectures have whose tasks read one tower."""
 
     shared_tower: Widths = Field(
         [64, 32],
-        description="widths of the layers that all tasks share; of single_task, of more layers of "
-        "each task",
+        description="widths of the layers that all tasks share; of single_task, of each task's "
+        "layers below its task_tower",
     )
 
 
@@ -139,20 +149,6 @@ class HomeConfig(TaskExpertsConfig):
     num_group_experts: int = Field(2, ge=1, description="of each level, that a group's tasks share")
     gate_rank: int = Field(8, ge=1, description="width between the feature gates' two thin layers")
 
-    def check_tasks(self, tasks: Collection[str]) -> None:
-        found = [task for group in self.groups.values() for task in group]
-        for task in found:
-            if task not in tasks:
-                raise ValueError(f"model.groups: no task {task}; {did_you_mean(task, tasks)}")
-            if found.count(task) > 1:
-                raise ValueError(f"model.groups: task {task} is there twice; expected it in one")
-        for task in tasks if self.groups else ():
-            if task not in found:
-                raise ValueError(f"model.groups: task {task} is in no group; add it to one")
-        for name, group in self.groups.items():
-            if not group:
-                raise ValueError(f"model.groups.{name}: is empty; expected at least one task")
-
 
 class StemConfig(TaskExpertsConfig):
     """Tables and experts of all tasks together and of each task."""
@@ -160,6 +156,86 @@ class StemConfig(TaskExpertsConfig):
     has_own_tables: ClassVar[bool] = True
 
     architecture: Literal["stem"] = "stem"
+
+
+class CrossStitchConfig(ModelConfig):
+    """A tower for each task, and behind each layer a unit that mixes what they found."""
+
+    architecture: Literal["cross_stitch"] = "cross_stitch"
+    stitched_tower: Widths = Field(
+        [64, 32], min_length=1, description="widths of each task's layers with units behind them"
+    )
+
+
+class ChainConfig(ModelConfig):
+    """What architectures have whose tasks follow one another."""
+
+    after: dict[str, str] = Field(
+        min_length=1, description="a task, and the task that it follows: {purchase: click}"
+    )
+
+
+class AitmConfig(ChainConfig):
+    """Each task is told by the one before what it found, and is not to be likelier than it."""
+
+    architecture: Literal["aitm"] = "aitm"
+    task_tower: Widths = Field([64, 32], min_length=1)
+    calibration_weight: float = Field(
+        0.6, ge=0, description="of the loss where a task is likelier than the one before"
+    )
+
+
+class EsmmConfig(ChainConfig, BottomConfig):
+    """A task's probability is that of all tasks before it, and its own given those."""
+
+    architecture: Literal["esmm"] = "esmm"
+
+
+class Escm2Config(ChainConfig, BottomConfig):
+    """`esmm`, and a loss of each task's own step, as if the step before had always happened."""
+
+    architecture: Literal["escm2"] = "escm2"
+    estimator: Literal["ips", "dr"] = Field(
+        "ips", description="inverse propensity scores, or doubly robust by an imputed loss"
+    )
+    counterfactual_weight: float = Field(0.1, ge=0, description="of that loss")
+    min_propensity: float = Field(
+        0.01, gt=0, le=1, description="a step's probability counts as at least this"
+    )
+
+
+class DbmtlConfig(BottomConfig):
+    """Tasks that depend on others read what was found for those."""
+
+    architecture: Literal["dbmtl"] = "dbmtl"
+    depends_on: dict[str, list[str]] = Field(
+        min_length=1, description="a task, and those that it reads: {purchase: [click]}"
+    )
+    relation_tower: Widths = Field(
+        [16], min_length=1, description="widths of the layers that read a task and those"
+    )
+
+
+class GatedConfig(ModelConfig):
+    """What architectures have whose gates read some of the features."""
+
+    gate_features: list[str] = Field(
+        min_length=1, description="names of the features that the gates read, of any kind"
+    )
+    gate_layer: PositiveInt = Field(16, description="width of each gate's hidden layer")
+
+
+class PepnetConfig(GatedConfig):
+    """Gates scale the input, and each layer of each task's tower, for each example."""
+
+    architecture: Literal["pepnet"] = "pepnet"
+    task_tower: Widths = Field([64, 32], min_length=1)
+
+
+class PosoConfig(GatedConfig, BottomConfig):
+    """A shared bottom whose layers are scaled for each example by gates."""
+
+    architecture: Literal["poso"] = "poso"
 
 
 AnyModel = Annotated[
@@ -171,6 +247,13 @@ AnyModel = Annotated[
     | CgcConfig
     | PleConfig
     | HomeConfig
-    | StemConfig,
+    | StemConfig
+    | CrossStitchConfig
+    | AitmConfig
+    | EsmmConfig
+    | Escm2Config
+    | DbmtlConfig
+    | PepnetConfig
+    | PosoConfig,
     Field(discriminator="architecture"),
 ]

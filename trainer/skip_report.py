@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from data_loaders.config import DataConfig
+from data_loaders.errors import counted
 from data_loaders.skipping import Skipped
 from trainer.model import StepOutput
 
@@ -120,5 +121,5 @@ def summed(items: Iterable[Skipped]) -> list[Skipped]:
 
 def in_words(item: Skipped) -> str:
     """For a person, in one line."""
-    what = f"{item.num_rows:,} examples of " if item.num_rows is not None else ""
+    what = f"{counted(item.num_rows, 'example')} of " if item.num_rows is not None else ""
     return f"skipped {what}{item.uri}: {item.reason}"

@@ -2,15 +2,16 @@
 
 Train is the published `.data`; the published `.test` is halved at random into valid and test.
 
-    income, never_married           labels: 1.0 or 0.0
+    income, never_married, degree   labels: 1.0 or 0.0
     CATEGORICAL, education,         int32 codes; vocabularies.json has the strings
     marital_status
     NUMERIC                         float32
     NUMERIC + "_bucket"             int32 codes of ranges, to embed a number as an id
     instance_weight                 float32, people in the population that the row stands for
 
-`education`, `marital_status` and `instance_weight` are not for input: `marital_status` decides a
-label, education is the third task of the literature, and the weight comes from the sampling.
+`education`, `marital_status` and `instance_weight` are not for input: the first two decide the
+labels `degree` (an associate degree or more) and `never_married`, and the weight comes from the
+sampling.
 
 Source: https://archive.ics.uci.edu/dataset/117/census+income+kdd
 """
@@ -81,6 +82,15 @@ NUMERIC = (
 )
 CATEGORICAL = tuple(name for name in COLUMNS if name not in (*NUMERIC, "instance_weight", "income"))
 NUM_BUCKETS = 100
+# values of `education`, as the raw file writes them
+DEGREES = (
+    "Associates degree-academic program",
+    "Associates degree-occup /vocational",
+    "Bachelors degree(BA AB BS)",
+    "Masters degree(MA MS MEng MEd MSW MBA)",
+    "Prof school degree (MD DDS DVM LLB JD)",
+    "Doctorate degree(PhD EdD)",
+)
 EXPECTED = "UCI Census-Income (KDD): census-income.data.gz, census-income.test.gz"
 
 
@@ -100,8 +110,9 @@ def build(source: Location, *, seed: int) -> PublicData:
     middle = held_out.num_rows // 2
     return PublicData(
         description=(
-            "UCI Census-Income (KDD). Tasks: income (above 50,000 dollars), never_married. "
-            "train is the published .data; valid and test are random halves of the published .test."
+            "UCI Census-Income (KDD). Tasks: income (above 50,000 dollars), never_married, degree "
+            "(associate or more). train is the published .data; valid and test are random halves "
+            "of the published .test."
         ),
         splits={
             "train": _encode(train, codes=codes),
@@ -128,6 +139,7 @@ def _encode(table: pa.Table, *, codes: dict[str, Codes]) -> pa.Table:
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
         "income": pc.starts_with(table["income"], "50000+").cast(pa.float32()),
         "never_married": pc.equal(table["marital_status"], "Never married").cast(pa.float32()),
+        "degree": pc.is_in(table["education"], pa.array(DEGREES)).cast(pa.float32()),
         "instance_weight": table["instance_weight"].cast(pa.float32()),
     }
     for name in CATEGORICAL:

@@ -31,6 +31,17 @@ def test_a_run_s_folder_and_the_data_set_lie_apart(tmp_path: Path, run: str, whe
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("run", ["link/runs/1", "nearby/../log/runs/1"])
+def test_a_link_to_the_data_set_is_the_data_set(tmp_path: Path, run: str) -> None:
+    """Nor may the data set be a link to the run's folder."""
+    write_toy_log(tmp_path / "log")
+    (tmp_path / "link").symlink_to(tmp_path / "log")
+    with pytest.raises(InputError, match=r"^run.uri: .* lies in the data set's folder"):
+        check_log(recipe_of(tmp_path / "log", run=tmp_path / run))
+    with pytest.raises(InputError, match=r"^run.uri: .* is the data set's folder"):
+        check_log(recipe_of(tmp_path / "link", run=tmp_path / "log"))
+
+
 def test_a_run_s_folder_may_share_the_beginning_of_its_name(tmp_path: Path) -> None:
     """log-run is not in log."""
     write_toy_log(tmp_path / "log")

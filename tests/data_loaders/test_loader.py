@@ -167,6 +167,16 @@ def test_a_run_that_stops_at_three_ranks_goes_on_at_two(tmp_path: Path) -> None:
     assert sorted(read) == list(range(total))
 
 
+def test_the_plan_of_an_epoch_is_made_once(tmp_path: Path) -> None:
+    """Asked for at every step, by the one who trains and by the one who reads ahead."""
+    write_numbered(tmp_path, sizes=SIZES)
+    item = loader(tmp_path, batch_size=10)
+    plans = [item.plan(epoch=epoch) for epoch in (3, 4, 3, 4)]
+    assert plans[0] is plans[2]
+    assert plans[1] is plans[3]
+    assert [plan.epoch for plan in plans] == [3, 4, 3, 4]
+
+
 def test_rounds_of_many_steps_read_the_same_rows(tmp_path: Path) -> None:
     """A log longer than what is gathered at once, in steps that the rounds do not divide."""
     total = write_numbered(tmp_path, sizes=[[ROWS_PER_ROUND + 123], [ROWS_PER_ROUND // 2]])

@@ -263,6 +263,13 @@ def test_a_log_without_rows_is_refused(tmp_path: Path) -> None:
     assert message == f"{tmp_path}/train: the log is empty: 2 files, 0 rows"
 
 
+def test_one_file_is_not_called_files(tmp_path: Path) -> None:
+    """Counts go with their nouns."""
+    empty = pa.table({"user": pa.array([], pa.int64()), "click": pa.array([], pa.int8())})
+    write_groups(tmp_path, split="train", files=[[empty]])
+    assert refusal(config(tmp_path, {"user": ID})).endswith("the log is empty: 1 file, 0 rows")
+
+
 def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     """Parquet's footer comes last, so half a file has none."""
     write_toy_log(tmp_path, splits={"train": ((30,), (30,))})

@@ -257,30 +257,6 @@ def test_weighted_lists_and_a_table_that_pools_by_mean_are_refused(key: str) -> 
     assert build_recipe(tree, overrides=[], source="recipe.yaml").data.has_id_weights
 
 
-@pytest.mark.parametrize(
-    ("groups", "message"),
-    [
-        ({"a": ["click", "purchas"], "b": ["watch"]}, "no task purchas; did you mean purchase?"),
-        (
-            {"a": ["click", "watch"], "b": ["watch"]},
-            "task watch is there twice; expected it in one",
-        ),
-        ({"a": ["click", "watch"]}, "task purchase is in no group; add it to one"),
-    ],
-)
-def test_groups_hold_each_task_once(groups: dict[str, list[str]], message: str) -> None:
-    """Of architectures that have them."""
-    tree = toy_recipe("log", model={"architecture": "home", "groups": groups})
-    assert refusal(tree) == f"recipe.yaml: model.groups: {message}"
-
-
-def test_an_empty_group_is_refused() -> None:
-    """Its experts would learn from nobody."""
-    groups = {"a": ["click", "purchase", "watch"], "b": []}
-    tree = toy_recipe("log", model={"architecture": "home", "groups": groups})
-    assert refusal(tree) == "recipe.yaml: model.groups.b: is empty; expected at least one task"
-
-
 def test_a_gate_selects_no_more_experts_than_there_are() -> None:
     """The rest of its selectors would be idle."""
     model = {"architecture": "dselect_k", "num_experts": 4, "num_selected": 5}

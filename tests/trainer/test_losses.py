@@ -15,7 +15,7 @@ from trainer.losses import (
     NonFiniteLossError,
     TaskLoss,
     normalised_losses,
-    summed_penalties,
+    summed_extra_losses,
     summed_task_losses,
 )
 
@@ -93,6 +93,19 @@ def test_what_is_not_observed_cannot_spoil_the_loss(extreme: float) -> None:
     assert torch.equal(spoilt_BT.grad, plain_BT.grad)
 
 
+def test_extra_losses_count_where_the_label_does() -> None:
+    """With the example's weight; a loss of 1 for each example sums to the number of labels."""
+    outputs_BT, labels_BT, weights_B = inputs()
+    weights_B[:NUM_EXAMPLES] = torch.rand(NUM_EXAMPLES) + 0.5
+    _, counts_T = summed_task_losses(
+        outputs_BT=outputs_BT, labels_BT=labels_BT, weights_B=weights_B, tasks=TASKS
+    )
+    ones_BT = torch.where(labels_BT.isnan(), 1e30, 1.0)
+    ones_BT[NUM_EXAMPLES:] = math.inf
+    sums_T = summed_extra_losses(ones_BT, labels_BT=labels_BT, weights_B=weights_B)
+    torch.testing.assert_close(sums_T, counts_T)
+
+
 def test_a_task_that_no_rank_observed_has_loss_zero() -> None:
     """And no gradient; the others are as they would be without it."""
     outputs_BT, labels_BT, weights_B = inputs()
@@ -159,18 +172,3 @@ def test_a_loss_that_is_not_finite_is_raised_on_all_ranks(value: float) -> None:
     assert len(set(messages)) == 1
     assert messages[0].startswith("the loss of task buy is ")
     assert "click" not in messages[0]
-
-
-def test_a_penalty_is_that_of_the_observed_labels() -> None:
-    """A task without labels has no gradient of it, and padding adds nothing."""
-    _, labels_BT, weights_B = inputs()
-    labels_BT[:, 2] = math.nan
-    penalties_BT = torch.rand(labels_BT.shape, requires_grad=True)
-    sums_T = summed_penalties(penalties_BT, labels_BT=labels_BT, weights_B=weights_B)
-    sums_T.sum().backward()
-    observed_BT = ~labels_BT.isnan()
-    observed_BT[NUM_EXAMPLES:] = False
-    torch.testing.assert_close(penalties_BT.grad, observed_BT.float())
-    drawn_BT = penalties_BT.detach()
-    expected = [float(drawn_BT[observed_BT[:, task], task].sum()) for task in range(3)]
-    assert sums_T.tolist() == pytest.approx(expected)

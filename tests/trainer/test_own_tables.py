@@ -30,7 +30,7 @@ from trainer.recipe_file import RecipeError, build_recipe
 from trainer.runtime import joined_ranks
 
 TASKS = ("click", "purchase", "watch")
-TOWERS = {"shared_tower": [16], "task_tower": [8]}
+TOWERS = {"shared_tower": [16], "task_tower": [8], "interaction": "dcn"}
 
 
 def make_recipe(
@@ -89,9 +89,10 @@ def begin(model: DistributedModelParallel, *, task: str | None = None) -> None:
             values.copy_(0.1 * torch.sin(rows * 1.3 + columns * 7.1 + phase))
     for of_task in TASKS if task is None else (task,):
         torch.manual_seed(TASKS.index(of_task))
-        part = f".towers.{TASKS.index(of_task)}." if task is None else ""
+        parts = [f".{kind}.{TASKS.index(of_task)}." for kind in ("towers", "own_interactions")]
         for name, item in model.named_parameters():
-            if not is_table(name) and part in name:
+            is_own = task is not None or any(part in name for part in parts)
+            if is_own and not is_table(name):
                 item.copy_(torch.randn(item.shape) * 0.3)
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from trainer.architectures.aitm import Aitm
 from trainer.architectures.architecture import Architecture, Sizes
+from trainer.architectures.cross_stitch import CrossStitch
+from trainer.architectures.dbmtl import Dbmtl
 from trainer.architectures.dselect_k import DselectK
+from trainer.architectures.esmm import Escm2, Esmm
+from trainer.architectures.gated import Pepnet, Poso
 from trainer.architectures.home import Home
 from trainer.architectures.mmoe import Mmoe, Omoe
 from trainer.architectures.ple import Ple
@@ -22,6 +27,13 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
     "ple": Ple,
     "home": Home,
     "stem": Stem,
+    "cross_stitch": CrossStitch,
+    "aitm": Aitm,
+    "esmm": Esmm,
+    "escm2": Escm2,
+    "dbmtl": Dbmtl,
+    "pepnet": Pepnet,
+    "poso": Poso,
 }
 
 

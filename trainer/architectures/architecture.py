@@ -8,7 +8,7 @@ Behind it, the output of task t depends on copy t alone: where a tower reads ano
 states, it computes them anew from its own copy. So the gradient at copy t is that of task t's loss.
 
 Shape legend: B examples on this rank, I width of the input, G width of the gates' input, K outputs
-of a task, N experts.
+of a task, N experts, T tasks.
 """
 
 from __future__ import annotations
@@ -92,10 +92,21 @@ class Architecture(nn.Module):
             inputs: of the same batch; tables of a task's own are read here.
         """
 
-    def penalties(self, copies: Sequence[Copy]) -> list[Tensor]:
-        """What each task's loss has on top in training, float32 (B,) for each; empty for nothing.
+    def extra_losses(
+        self, outputs: Sequence[Tensor], *, copies: Sequence[Copy], labels_BT: Tensor
+    ) -> Tensor | None:
+        """Losses beside those of the outputs, added to them before they are normalised.
+
+        They count where the task's own label is observed, times the example's weight; a report of a
+        task's loss knows nothing of them.
 
         Args:
-            copies: as of `outputs`; those of task t depend on `copies[t]`, on no other.
+            outputs: that `outputs` gave.
+            copies: that it gave them for.
+            labels_BT: float32, NaN where not observed.
+
+        Returns:
+            float32 (B, T), finite also where labels are not observed; gradients of column t go to
+            output t and copy t alone. None for no such losses.
         """
-        return []
+        return None

@@ -62,13 +62,17 @@ class DselectK(Architecture):
             for tower, gate_BN, (experts_NBH, _) in zip(self.towers, gates, copies, strict=True)
         ]
 
-    def penalties(self, copies: Sequence[Copy]) -> list[Tensor]:
+    def extra_losses(
+        self, outputs: Sequence[Tensor], *, copies: Sequence[Copy], labels_BT: Tensor
+    ) -> Tensor | None:
+        """The entropy of what the selectors select."""
         if not self._entropy_weight:
-            return []
-        return [
-            self._entropy_weight * entropy(gate(input_BI)[1])
+            return None
+        entropies = [
+            entropy(gate(input_BI)[1])
             for gate, (_, input_BI) in zip(self.gates, copies, strict=True)
         ]
+        return self._entropy_weight * torch.stack(entropies, dim=1)
 
 
 class _Gate(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trainer.architectures.architecture import Architecture, Copy, Inputs, Sizes
 from trainer.architectures.layers import last_width, task_towers, tower
-from trainer.model_config import SharedBottomConfig
+from trainer.model_config import BottomConfig
 
 
 class SharedBottom(Architecture):
@@ -17,7 +17,7 @@ class SharedBottom(Architecture):
     Source: Caruana, "Multitask Learning", Machine Learning 28, 1997.
     """
 
-    def __init__(self, config: SharedBottomConfig, *, sizes: Sizes) -> None:
+    def __init__(self, config: BottomConfig, *, sizes: Sizes) -> None:
         super().__init__()
         self.bottom = tower(sizes.input_width, config.shared_tower, dropout=config.dropout)
         width = last_width(sizes.input_width, config.shared_tower)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,16 @@ NUM_EXAMPLES, WIDTH, GATE_WIDTH = 6, 12, 5
 TASKS = ("click", "purchase", "watch")
 
 # keys of the section `model`, where an architecture has some that are not the others'
+CHAIN = {"after": {"purchase": "click"}}
+GATES = {"gate_features": ["price", "user"]}
 OPTIONS: dict[str, dict[str, Any]] = {
+    "cross_stitch": {"stitched_tower": [8, 6]},
+    "aitm": CHAIN,
+    "esmm": CHAIN,
+    "escm2": CHAIN | {"estimator": "dr"},
+    "dbmtl": {"depends_on": {"purchase": ["click"], "watch": ["click", "purchase"]}},
+    "pepnet": GATES,
+    "poso": GATES,
     "home": {"groups": {"buy": ["click", "purchase"], "stay": ["watch"]}},
 }
 
@@ -92,11 +102,40 @@ def test_gates_are_observed_when_asked_for(word: str) -> None:
 
 
 @pytest.mark.parametrize("word", sorted(ARCHITECTURES))
+def test_an_extra_loss_depends_on_its_own_copy_alone(word: str) -> None:
+    """It is finite where labels are not observed, too."""
+    architecture, inputs = make(word)
+    shared = architecture.shared(inputs)
+    copies = [tuple(item.detach().requires_grad_() for item in shared) for _ in TASKS]
+    outputs = architecture.outputs(copies, inputs=inputs)
+    labels_BT = torch.tensor([[1, 0, 1], [1, 1, 1], [0, 0, 1], [1, math.nan, 1]] * 2)[:6].double()
+    labels_BT[5] = math.nan
+    extra_BT = architecture.extra_losses(outputs, copies=copies, labels_BT=labels_BT)
+    if extra_BT is None:
+        return
+    assert extra_BT.shape == labels_BT.shape
+    assert extra_BT.isfinite().all()
+    for task in range(len(TASKS)):
+        (own, *others) = [copies[task], *copies[:task], *copies[task + 1 :]]
+        loss = extra_BT[:, task].sum()
+        if loss.grad_fn is not None:
+            gradients = torch.autograd.grad(
+                loss, [*own, *sum(others, ())], retain_graph=True, allow_unused=True
+            )
+            assert all(item is None or not item.any() for item in gradients[len(own) :])
+
+
+@pytest.mark.parametrize("word", sorted(ARCHITECTURES))
 def test_every_parameter_takes_part(word: str) -> None:
     """DistributedDataParallel waits for the gradient of each."""
     architecture, inputs = make(word)
     copies = [architecture.shared(inputs) for _ in TASKS]
-    sum(output.square().sum() for output in architecture.outputs(copies, inputs=inputs)).backward()
+    outputs = architecture.outputs(copies, inputs=inputs)
+    extra_BT = architecture.extra_losses(
+        outputs, copies=copies, labels_BT=torch.ones(6, 3).double()
+    )
+    loss = sum(output.square().sum() for output in outputs)
+    (loss if extra_BT is None else loss + extra_BT.sum()).backward()
     missing = [name for name, item in architecture.named_parameters() if item.grad is None]
     assert not missing
 
@@ -123,6 +162,8 @@ def train_all(log: str, folder: str) -> None:
     for word in sorted(ARCHITECTURES):
         tree = toy_recipe(log)
         tree["model"] = options(word)
+        if "after" in tree["model"]:
+            del tree["data"]["tasks"]["purchase"]["where"]
         tree["run"]["uri"] = f"{folder}/{word}"
         train(build_recipe(tree, overrides=["run.num_steps=3"], source="toy"))
 

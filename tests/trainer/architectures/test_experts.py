@@ -270,15 +270,15 @@ def test_a_penalty_is_the_entropy_of_what_is_selected(gate: str) -> None:
     """
     model, inputs = build("dselect_k", **DSELECT, num_experts=5, gate=gate, entropy_weight=0.25)
     copies = [model.shared(inputs)] * len(TASKS)
-    penalties = model.penalties(copies)
-    for task, penalty_B in enumerate(penalties):
-        for example, penalty in enumerate(penalty_B):
+    extra_BT = model.extra_losses(forward(model, inputs), copies=copies, labels_BT=torch.ones(5, 3))
+    for example, penalties in enumerate(extra_BT):
+        for task, penalty in enumerate(penalties):
             _, selectors = naive_selectors(model, inputs.shared_BI[example], task)
             expected = sum(
                 -weight * weight.log() for item in selectors for weight in item if weight > 0
             )
             torch.testing.assert_close(penalty, 0.25 * expected, rtol=1e-4, atol=1e-4)
-    sum(item.sum() for item in penalties).backward()
+    extra_BT.sum().backward()
     certain = torch.tensor([[[0.0, 1.0, 0.0]]], requires_grad=True)
     found = entropy(certain)
     found.backward()
@@ -291,10 +291,10 @@ def test_a_penalty_is_the_entropy_of_what_is_selected(gate: str) -> None:
 
 
 def test_without_a_weight_there_is_no_penalty() -> None:
-    """And nothing is computed for it; other architectures have none at all."""
-    for word, options in (("dselect_k", {"entropy_weight": 0}), ("mmoe", {})):
-        model, inputs = build(word, **options)
-        assert model.penalties([model.shared(inputs)] * len(TASKS)) == []
+    """And nothing is computed for it."""
+    model, inputs = build("dselect_k", entropy_weight=0)
+    copies, outputs = [model.shared(inputs)] * len(TASKS), forward(model, inputs)
+    assert model.extra_losses(outputs, copies=copies, labels_BT=torch.ones(5, 3)) is None
 
 
 def test_an_example_selects_no_more_experts_than_allowed() -> None:

@@ -1,0 +1,232 @@
+"""`polytower bench accuracy`: the accuracy table, from raw logs to means over seeds.
+
+    accuracy.yaml -> runs: experiment x variant x seed -> OUT/EXPERIMENT/VARIANT/seed-N
+                  -> OUT/accuracy.json -> docs/accuracy.md and its plots (`accuracy_report`)
+
+Every run is an ordinary training run: its checkpoint is chosen on valid, and test is read once, at
+its end. Called again, it goes on: runs that are complete are not repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from data_loaders.config import Section
+from data_loaders.errors import InputError, did_you_mean
+from data_loaders.public.datasets import prepare
+from data_loaders.storage import locate
+from data_loaders.synthetic import generate
+from trainer.recipe_file import load_recipe
+from trainer.run_folder import read_summary
+
+# told a phase, what is done of it and what there is in all
+ProgressCallback = Callable[[str, int, int], None]
+
+
+class Variant(Section):
+    """One row of a table: a way to train.
+
+    Attributes:
+        overrides: of the recipe, behind those of the experiment.
+        note: for the table.
+    """
+
+    overrides: tuple[str, ...] = ()
+    note: str = ""
+
+
+class Experiment(Section):
+    """One table.
+
+    Attributes:
+        title: of the table.
+        text: below it, in Markdown.
+        recipe: that all variants train.
+        prepare: the public data set that it is trained on; its raw files lie in `source`.
+        source: folder below `--source`.
+        generate: the scenario that it is trained on instead.
+        examples: to generate.
+        correlation: of the scenario `correlated`.
+        overrides: of the recipe, for all variants.
+        metric: of each task.
+        variants: by name.
+        published: what others reached, by their name and task.
+        goals: by task.
+    """
+
+    title: str
+    text: str = ""
+    recipe: str
+    prepare: str | None = None
+    source: str | None = None
+    generate: str | None = None
+    examples: int = 1_000_000
+    correlation: float | None = None
+    overrides: tuple[str, ...] = ()
+    metric: str = "auc"
+    variants: dict[str, Variant] = Field(min_length=1)
+    published: dict[str, dict[str, float]] = Field(default_factory=dict)
+    goals: dict[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Experiment:
+        if (self.prepare is None) == (self.generate is None):
+            raise ValueError("give either prepare or generate")
+        return self
+
+    @property
+    def data_name(self) -> str:
+        """Of the folder that its data set lies in; experiments may share one."""
+        if self.generate is None:
+            return str(self.prepare)
+        ends = "" if self.correlation is None else f"-{self.correlation:g}"
+        return f"{self.generate}-{self.examples}{ends}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of the table."""
+
+    experiment: str
+    variant: str
+    seed: int
+    recipe: str
+    overrides: tuple[str, ...]
+    folder: str
+
+
+def read_experiments(names: Sequence[str] = ()) -> dict[str, Experiment]:
+    """The experiments of `accuracy.yaml`, or those that are named.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    text = resources.files("benchmarks").joinpath("accuracy.yaml").read_text()
+    try:
+        found = {
+            name: Experiment.model_validate(tree) for name, tree in yaml.safe_load(text).items()
+        }
+    except ValidationError as error:
+        raise InputError(f"accuracy.yaml: {error.errors()[0]}") from error
+    for name in names:
+        if name not in found:
+            raise InputError(f"{name}: no such experiment; {did_you_mean(name, found)}")
+    return {name: item for name, item in found.items() if not names or name in names}
+
+
+def run_experiments(
+    experiments: Mapping[str, Experiment],
+    *,
+    out: Path,
+    source: Path,
+    num_seeds: int,
+    num_parallel: int | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> dict[str, Any]:
+    """Trains what is missing, one process and one thread a run, and gathers all results.
+
+    Args:
+        out: folder of data sets, runs and results.
+        source: folder that holds the folders of raw files.
+        num_seeds: 0 to num_seeds - 1 of each variant.
+        num_parallel: runs at once; one per core by default.
+
+    Returns:
+        what `accuracy.json` holds: for each experiment, variant and task its metric, by seed.
+
+    Raises:
+        InputError: raw files are missing, or a run failed; what is complete stays.
+    """
+    tell = on_progress or (lambda phase, done, total: None)
+    for index, experiment in enumerate(experiments.values()):
+        tell("preparing data", index, len(experiments))
+        _make_data(experiment, out=out, source=source)
+    runs = list(_runs(experiments, out=out, num_seeds=num_seeds))
+    missing = [run for run in runs if not Path(run.folder, "summary.json").exists()]
+    num_parallel = num_parallel or len(os.sched_getaffinity(0))
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_parallel, mp_context=spawn, max_tasks_per_child=1) as pool:
+        futures = [pool.submit(_train, run) for run in missing]
+        tell("training", len(runs) - len(missing), len(runs))
+        for done, future in enumerate(as_completed(futures), start=1):
+            future.result()
+            tell("training", len(runs) - len(missing) + done, len(runs))
+    return {name: _gathered(item, runs=runs, name=name) for name, item in experiments.items()}
+
+
+def _make_data(experiment: Experiment, *, out: Path, source: Path) -> None:
+    root = out / "data" / experiment.data_name
+    if (root / "dataset.json").exists():
+        return
+    if experiment.prepare is not None:
+        prepare(experiment.prepare, source=str(source / (experiment.source or "")), out=str(root))
+    else:
+        assert experiment.generate is not None, "checked when it was read"
+        generate(
+            experiment.generate,
+            out=str(root),
+            examples=experiment.examples,
+            correlation=experiment.correlation,
+        )
+
+
+def _runs(experiments: Mapping[str, Experiment], *, out: Path, num_seeds: int) -> Iterator[Run]:
+    for name, experiment in experiments.items():
+        root = out / "data" / experiment.data_name
+        for variant, item in experiment.variants.items():
+            for seed in range(num_seeds):
+                folder = str(out / name / variant / f"seed-{seed}")
+                own = (f"data.root={root}", f"run.uri={folder}", f"run.seed={seed}")
+                overrides = (*experiment.overrides, *item.overrides, *own)
+                load_recipe(experiment.recipe, overrides=overrides)  # before hours are spent
+                yield Run(name, variant, seed, experiment.recipe, overrides, folder)
+
+
+def _train(run: Run) -> None:
+    """In a process of its own."""
+    from trainer.runtime import prepare_environment, quiet_libraries
+
+    prepare_environment()
+    quiet_libraries()
+    import torch
+
+    from trainer.loop import train
+
+    torch.set_num_threads(1)
+    train(load_recipe(run.recipe, overrides=run.overrides))
+
+
+def _gathered(experiment: Experiment, *, runs: Sequence[Run], name: str) -> dict[str, Any]:
+    """Each variant's metric on test, by task, in the order of seeds."""
+    variants: dict[str, dict[str, list[float]]] = {}
+    best: dict[str, float] = {}
+    for run in runs:
+        if run.experiment != name:
+            continue
+        tasks = read_summary(locate(run.folder))["tasks"]
+        for task, metrics in tasks.items():
+            if metrics.get(experiment.metric) is None:
+                continue
+            values = variants.setdefault(run.variant, {}).setdefault(task, [])
+            values.append(metrics[experiment.metric])
+            if metrics.get(f"best_{experiment.metric}") is not None:
+                best[task] = metrics[f"best_{experiment.metric}"]
+    return {"metric": experiment.metric, "variants": variants, "best": best}
+
+
+def write_results(results: Mapping[str, Any], path: Path) -> None:
+    """Writes them as JSON; results of experiments that were not run stay."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(known | dict(results), indent=1) + "\n")
