@@ -64,7 +64,7 @@ def outputs_of_steps(recipe: Recipe, model: DistributedModelParallel) -> Tensor:
         loss, output = model(batch)
         loss.backward()
         optimizer.step()
-        found.append(output.outputs_BT)
+        found.append(output.outputs_BK)
     return torch.stack(found)
 
 
