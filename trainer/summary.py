@@ -49,7 +49,5 @@ def summary_of(
         **evaluation.skips.of_evaluation(),
         "tasks": evaluation.tasks,
         "checkpoint": checkpoint.uri,
-        "plan": [
-            dataclasses.asdict(item) for item in placements(plan, tables=recipe.embeddings.tables)
-        ],
+        "plan": [dataclasses.asdict(item) for item in placements(plan, tables=recipe.tables())],
     }

@@ -8,7 +8,7 @@ Behind it, the output of task t depends on copy t alone: where a tower reads ano
 states, it computes them anew from its own copy. So the gradient at copy t is that of task t's loss.
 
 Shape legend: B examples on this rank, I width of the input, G width of the gates' input, K outputs
-of a task, T tasks.
+of a task, N experts, T tasks.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Inputs:
     """What an architecture reads of a batch.
 
     Attributes:
-        shared_BI: float32, embeddings and dense features behind their interaction.
+        shared_BI: float32, embeddings and dense features behind their interaction; the dense
+            features alone where the tasks share no tables.
         gate_BG: float32, those of `model.gate_features`.
         own_BI: float32, as `shared_BI`, of each task's own tables; empty where there are none.
     """
@@ -60,7 +61,23 @@ class Inputs:
 
 
 class Architecture(nn.Module):
-    """Base of all architectures; every parameter takes part in every step."""
+    """Base of all architectures; every parameter takes part in every step.
+
+    Attributes:
+        is_observed: whether the next forward is to leave `observed_gates` behind.
+        observed_gates: of the last forward that was observed, what the gate before each task's
+            tower gave the experts: float32 (B, N) without gradient, rows that sum to 1; the task's
+            own experts come first, then those that it shares. Empty for an architecture without
+            gates.
+    """
+
+    is_observed: bool = False
+    observed_gates: Sequence[Tensor] = ()
+
+    def observe_gates(self, gates: Sequence[Tensor]) -> None:
+        """Called by architectures with each task's gate in every forward."""
+        if self.is_observed:
+            self.observed_gates = [gate_BN.detach() for gate_BN in gates]
 
     @abstractmethod
     def shared(self, inputs: Inputs) -> Copy:
