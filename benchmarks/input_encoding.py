@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from data_loaders.config import (
-    BinaryTask,
+    AnyTask,
     DataConfig,
     DenseFeature,
     IdFeature,
@@ -82,7 +82,7 @@ class Columns:
     ids: dict[str, IdFeature]
     lists: dict[str, IdListFeature]
     dense: dict[str, DenseFeature]
-    tasks: Mapping[str, BinaryTask | RegressionTask]
+    tasks: Mapping[str, AnyTask]
     num_rows: Mapping[str, int]
 
     @classmethod
@@ -199,9 +199,7 @@ def _floats(rows: Sequence[Mapping[str, Any]], column: str) -> Tensor:
     return torch.tensor([math.nan if value is None else float(value) for value in values])
 
 
-def _row_labels(
-    rows: Sequence[Mapping[str, Any]], name: str, task: BinaryTask | RegressionTask
-) -> Tensor:
+def _row_labels(rows: Sequence[Mapping[str, Any]], name: str, task: AnyTask) -> Tensor:
     labels = _floats(rows, task.column or name)
     if task.where is not None:
         labels[_floats(rows, task.where) != 1] = math.nan

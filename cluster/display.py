@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import (
@@ -21,9 +20,9 @@ from rich.progress import (
 from rich.progress import (
     Progress as ProgressBar,
 )
-from rich.table import Table
 from rich.text import Text
 
+from cluster.task_tables import cold_start_table, new_table, task_tables
 from data_loaders.errors import counted
 
 if TYPE_CHECKING:
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
 
 # Without a terminal (a job's log) a bar is noise: a line now and then.
 LINE_INTERVAL_SECONDS = 10.0
-
-# Columns of tables that hold words, not numbers.
-WORDS = {"task", "id", "reason", "table", "ranks"}
 
 console = Console(highlight=False)
 
@@ -117,51 +113,11 @@ def phases_progress() -> Iterator[Callable[[str, int, int], None]]:
 
 def print_tasks(tasks: dict[str, dict[str, Any]], *, title: str) -> None:
     """Each task's metrics, beside the best that is possible where that is known."""
-    binary = {name: result for name, result in tasks.items() if "auc" in result}
-    regression = {name: result for name, result in tasks.items() if "auc" not in result}
-    if binary:
-        known = any(result.get("best_auc") is not None for result in binary.values())
-        best_columns = ["best possible", "gap"] if known else []
-        table = _table(title, ["task", "labels", "AUC", *best_columns, "NE", "calibration"])
-        for name, result in binary.items():
-            auc, best = result["auc"], result.get("best_auc")
-            table.add_row(
-                name,
-                f"{result['examples']:,.0f}",
-                _number(auc),
-                *_best_cells(auc, best)[: len(best_columns)],
-                _number(result["normalized_entropy"]),
-                _number(result["calibration"], digits=3),
-            )
+    for table in task_tables(tasks, title=title):
         console.print(table)
-    if regression:
-        known = any("best_mse" in result for result in regression.values())
-        best_columns = ["best possible"] if known else []
-        table = _table("" if binary else title, ["task", "labels", "MSE", *best_columns, "MAE"])
-        for name, result in regression.items():
-            best_cells = [_number(result.get("best_mse"))][: len(best_columns)]
-            labels = f"{result['examples']:,.0f}"
-            table.add_row(name, labels, _number(result["mse"]), *best_cells, _number(result["mae"]))
-        console.print(table)
-    _print_cold_start(binary)
-
-
-def _print_cold_start(tasks: dict[str, dict[str, Any]]) -> None:
-    """Binary tasks by whether an id is known, where the recipe has a vocabulary."""
-    columns = ["task", "id", "labels of known", "AUC", "of rare or new", "AUC"]
-    table = _table("known ids, and ids that are rare in training or new", columns)
-    for name, result in tasks.items():
-        for key in result:
-            feature = key.removeprefix("auc_").removesuffix("_cold")
-            if key != f"auc_{feature}_cold":
-                continue
-            cells = []
-            for part in ("warm", "cold"):
-                cells.append(f"{result[f'examples_{feature}_{part}']:,.0f}")
-                cells.append(_number(result[f"auc_{feature}_{part}"]))
-            table.add_row(name, feature, *cells)
-    if table.row_count:
-        console.print(table)
+    cold_start = cold_start_table(tasks)
+    if cold_start.row_count:
+        console.print(cold_start)
 
 
 def print_rejected(reasons: Mapping[str, int], *, num_kept: int, folder: str) -> None:
@@ -170,7 +126,7 @@ def print_rejected(reasons: Mapping[str, int], *, num_kept: int, folder: str) ->
     """
     if not reasons:
         return
-    table = _table("rejected rows", ["reason", "rows"])
+    table = new_table("rejected rows", ["reason", "rows"])
     for reason, count in reasons.items():
         table.add_row(_plain(reason), f"{count:,}")
     console.print(table)
@@ -188,7 +144,9 @@ def print_skipped(lines: Sequence[str]) -> None:
 
 def print_plan(placements: Sequence[dict[str, Any]], *, most: int = 20) -> None:
     """The sharding plan, the largest tables first."""
-    table = _table("\nsharding plan", ["table", "rows", "dim", "sharding", "ranks", "MiB a rank"])
+    table = new_table(
+        "\nsharding plan", ["table", "rows", "dim", "sharding", "ranks", "MiB a rank"]
+    )
     for item in placements[:most]:
         ranks = (
             ", ".join(map(str, item["ranks"]))
@@ -266,30 +224,6 @@ def _note(progress: Progress) -> str:
     return f"{progress.examples_per_second:,.0f} examples/s" + (
         f"; loss {losses}" if losses else ""
     )
-
-
-def _table(title: str, columns: list[str]) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        header_style="dim",
-        box=box.SIMPLE_HEAD,
-    )
-    for index, column in enumerate(columns):
-        # where it is narrow, words go on in another line; a number cut short would be another one
-        justify: Literal["left", "right"] = "left" if index == 0 else "right"
-        table.add_column(column, justify=justify, no_wrap=column not in WORDS, overflow="fold")
-    return table
-
-
-def _best_cells(auc: float | None, best: float | None) -> list[str]:
-    gap = best - auc if auc is not None and best is not None else None
-    return [_number(best), _number(gap)]
-
-
-def _number(value: float | None, *, digits: int = 4) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _plain(text: str) -> str:

@@ -28,7 +28,8 @@ class InteractionBatch(Pipelineable):
         ids: table rows of all id features, feature-major; padding has no ids. With weights, if any
             id list has them: float32, 1 for the ids of all others.
         dense_BD: float32, standardised; 0 in padding.
-        labels_BT: float32, in the recipe's task order; NaN where not observed, and in padding.
+        labels_BT: float32, columns as in `LabelColumns`, the tasks' first; NaN where not observed,
+            and in padding.
         weights_B: float32; 1 for an example, 0 for padding.
         cursor: the position in the log behind this batch.
         skipped: what `data.on_error: skip` left out of the windows of rows that begin here.
@@ -84,3 +85,17 @@ def id_feature_names(config: DataConfig) -> list[str]:
         name for name, feature in config.features.items() if isinstance(feature, IdListFeature)
     ]
     return ids + lists
+
+
+def single_ids(ids: KeyedJaggedTensor, *, feature: str, num_examples: int) -> Tensor:
+    """int64 (B,): the table row of each example's only id; -1 in padding.
+
+    Args:
+        ids: of a batch.
+        feature: of kind `id`.
+        num_examples: B, padding included.
+    """
+    rows = ids[feature].values()  # of the examples; padding, behind them, has none
+    rows_B = rows.new_full((num_examples,), -1)
+    rows_B[: len(rows)] = rows
+    return rows_B

@@ -19,6 +19,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from data_loaders.batch import InteractionBatch, id_feature_names
 from data_loaders.config import DataConfig, IdFeature
+from data_loaders.label_columns import LabelColumns
 from data_loaders.memory import uninitialised, zeros
 from data_loaders.placement import (
     PART,
@@ -38,6 +39,7 @@ class Layout:
 
     Attributes:
         keys: of the ids, the `num_ids` single ones first.
+        num_tasks: columns of labels, and of what else `LabelColumns` has.
         is_weighted: whether the ids of any list carry weights; then all ids do.
     """
 
@@ -55,7 +57,7 @@ class Layout:
             keys=tuple(id_feature_names(config)),
             num_ids=sum(isinstance(feature, IdFeature) for feature in features),
             num_dense=config.num_dense_inputs,
-            num_tasks=len(config.tasks),
+            num_tasks=LabelColumns.of(config).num_columns,
             is_weighted=config.has_id_weights,
         )
 

@@ -5,24 +5,11 @@ from __future__ import annotations
 import itertools
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Section(BaseModel):
-    """A part of a recipe: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-# a key that overrides can address (no dot) and TorchRec leaves alone (no @)
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
-
-
-# what float32 holds, as columns and the model's inputs do
-Finite = Annotated[float, Field(allow_inf_nan=False, ge=-3.4e38, le=3.4e38)]
-PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-# `fit` stands for what dataset.json knows; data_loaders.fitting puts the number in its place
-Fit = Literal["fit"]
+from data_loaders.errors import did_you_mean
+from data_loaders.section import Finite, Fit, Name, PositiveFinite, Section
+from data_loaders.task_config import BinaryTask, MulticlassTask, RankingTask, RegressionTask
 
 
 class IdFeature(Section):
@@ -153,32 +140,10 @@ class DenseVectorFeature(Section):
     length: int = Field(ge=1, description="numbers of each vector")
 
 
-class BinaryTask(Section):
-    """A yes or no to predict; labels lie in [0, 1], null where not observed."""
-
-    kind: Literal["binary"]
-    column: str | None = None
-    where: str | None = Field(
-        None, description="column that is 1 where the label is observed, e.g. click for purchase"
-    )
-    weight: float = Field(1.0, ge=0, description="of this task's loss in the sum")
-
-
-class RegressionTask(Section):
-    """A number to predict, as `(f(y) - mean) / std`; null where not observed."""
-
-    kind: Literal["regression"]
-    column: str | None = None
-    where: str | None = None
-    weight: float = Field(1.0, ge=0)
-    log: bool = Field(False, description="f is log(1 + y), for y >= 0, instead of the identity")
-    mean: Finite | Fit = Field(0.0, description="of f(y), or fit: of the column, whatever `where`")
-    std: PositiveFinite | Fit = 1.0
-
-
 AnyFeature = IdFeature | IdListFeature | DenseFeature | DenseVectorFeature
 Feature = Annotated[AnyFeature, Field(discriminator="kind")]
-Task = Annotated[BinaryTask | RegressionTask, Field(discriminator="kind")]
+AnyTask = BinaryTask | MulticlassTask | RegressionTask | RankingTask
+Task = Annotated[AnyTask, Field(discriminator="kind")]
 
 
 class NegativesConfig(Section):
@@ -195,6 +160,11 @@ class NegativesConfig(Section):
         "count ** power, where count is a column of the catalogue",
     )
     power: PositiveFinite = Field(0.75, description="of popularity; below 1 it flattens")
+    item: str | None = Field(
+        None,
+        description="id feature that tells the items apart; asked for by loss: sampled_softmax "
+        "where sampling is popularity",
+    )
 
 
 class DataConfig(Section):
@@ -223,6 +193,41 @@ class DataConfig(Section):
     negatives: NegativesConfig | None = None
     features: dict[Name, Feature] = Field(min_length=1)
     tasks: dict[Name, Task] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> DataConfig:
+        for name, task in self.tasks.items():
+            if isinstance(task, RankingTask):
+                self._check_ranking(task, key=f"tasks.{name}")
+        if self.negatives is not None and self.negatives.item is not None:
+            self._check_id_feature(self.negatives.item, key="negatives.item")
+        return self
+
+    def _check_ranking(self, task: RankingTask, *, key: str) -> None:
+        if task.group is not None:
+            self._check_id_feature(task.group, key=f"{key}.group")
+        if task.loss != "sampled_softmax":
+            return
+        if self.negatives is None:
+            raise ValueError(f"{key}.loss: sampled_softmax needs drawn items; add data.negatives")
+        if self.negatives.sampling == "popularity" and self.negatives.item is None:
+            raise ValueError(
+                f"{key}.loss: sampled_softmax takes into account how often popular items are drawn "
+                "(sampling: popularity), and needs data.negatives.item, the id feature that tells "
+                "them apart"
+            )
+
+    def _check_id_feature(self, name: str, *, key: str) -> None:
+        known = [
+            name
+            for name, feature in self.features.items()
+            if isinstance(feature, IdFeature) and feature.encoding != "quantiles"
+        ]
+        if name not in known:
+            raise ValueError(
+                f"{key}: expected a feature of kind id, not of quantiles, found {name}; "
+                + did_you_mean(name, known)
+            )
 
     @property
     def rows_per_example(self) -> int:

@@ -38,6 +38,9 @@ def check_schema(schema: pa.Schema, *, file: Location, config: DataConfig) -> No
         if task.where is not None:
             used_by = f"where of task {name}"
             _check_column(schema, file, task.where, used_by, "a number or a bool", fits)
+        if task.example_weight is not None:
+            used_by = f"example_weight of task {name}"
+            _check_column(schema, file, task.example_weight, used_by, "a number or a bool", fits)
 
 
 def _check_column(

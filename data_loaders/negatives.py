@@ -8,13 +8,13 @@ What is drawn depends on a row's key alone, so on seed, epoch, row group and row
 of ranks, nor on where a run was taken up. A drawn item may be the positive itself, as often as the
 catalogue's frequencies say.
 
-Shape legend: R log rows, N = R * k drawn ones, I items, C columns, T tasks.
+Shape legend: R log rows, N = R * k drawn ones, I items, C columns, T columns of labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -26,9 +26,11 @@ from data_loaders.config import (
     DenseVectorFeature,
     IdFeature,
     IdListFeature,
+    RankingTask,
 )
 from data_loaders.errors import SchemaError
 from data_loaders.hashing import mix64
+from data_loaders.label_columns import LabelColumns
 from data_loaders.memory import uninitialised
 from data_loaders.rows import EncodedRows
 from data_loaders.transforms import Encoder
@@ -82,8 +84,22 @@ class NegativeSampler:
         self._keep_I, self._other_I = _alias_table(weights_I / weights_I.mean())
         self._is_drawn = _Columns.of(config, is_drawn=lambda name: name in catalogue.items.features)
         self._is_zero_T = np.array(
-            [isinstance(task, BinaryTask) and task.where is None for task in config.tasks.values()]
+            [
+                isinstance(task, BinaryTask | RankingTask) and task.where is None
+                for task in config.tasks.values()
+            ]
         )
+        self._label_columns = LabelColumns.of(config)
+        self._log_q = None
+        if self._label_columns.log_q is not None:
+            name = str(config.negatives.item)
+            if name not in catalogue.items.features:
+                raise SchemaError(
+                    f"{catalogue.location.uri}: has no column of the feature {name} "
+                    "(data.negatives.item); expected one that tells the items apart"
+                )
+            rows_I = self._items.ids_FR[_place_of(name, catalogue.items)]
+            self._log_q = _LogQ(rows_I, weights_I, place=_place_of(name, config))
 
     def grown(self, examples: KeyedRows) -> tuple[KeyedRows, KeyedRows]:
         """Log rows as they are, and the drawn ones, whose places follow those of their log rows.
@@ -101,7 +117,7 @@ class NegativeSampler:
             key_R=key_N,
             place_R=(first_R[:, None] + nth_k).reshape(-1),
         )
-        return KeyedRows(examples.rows, examples.key_R, first_R), drawn
+        return KeyedRows(self._with_log_q(examples.rows), examples.key_R, first_R), drawn
 
     def _draw(self, key_N: np.ndarray) -> np.ndarray:
         """int64 (N,): an item by the key's upper half, that item or its alias by the lower."""
@@ -113,10 +129,10 @@ class NegativeSampler:
         """k times each row, with drawn items in place of its own."""
         items, is_drawn = self._items, self._is_drawn
         row_N = np.repeat(np.arange(len(rows)), self._per_example)
-        labels_TN = uninitialised((len(self._is_zero_T), len(item_N)), np.float32)
-        labels_TN[:] = np.where(self._is_zero_T, 0.0, np.nan)[:, None]
+        labels_TN = rows.labels_TR[:, row_N]  # example weights are those of the log row
+        labels_TN[: len(self._is_zero_T)] = np.where(self._is_zero_T, 0.0, np.nan)[:, None]
         drawn_lists = iter(items.lists)
-        return EncodedRows(
+        drawn = EncodedRows(
             ids_FR=_mixed(rows.ids_FR, row_N, items.ids_FR, item_N, is_drawn.ids),
             lists=tuple(
                 next(drawn_lists).take(item_N) if is_item else ragged.take(row_N)
@@ -125,6 +141,44 @@ class NegativeSampler:
             dense_DR=_mixed(rows.dense_DR, row_N, items.dense_DR, item_N, is_drawn.dense),
             labels_TR=labels_TN,
         )
+        return self._with_log_q(drawn)
+
+    def _with_log_q(self, rows: EncodedRows) -> EncodedRows:
+        """With how often each row's item is drawn, where a task asks for it."""
+        if self._log_q is None:
+            return rows
+        labels_TR = rows.labels_TR.copy()
+        labels_TR[self._label_columns.log_q] = self._log_q.of(rows.ids_FR[self._log_q.place])
+        return replace(rows, labels_TR=labels_TR)
+
+
+class _LogQ:
+    """How often items are drawn, by the row of their embedding table: items that share a row, which
+    the model cannot tell apart, are drawn as often as all of them together.
+
+    Args:
+        rows_I: int64, of the catalogue's items.
+        weights_I: float64, how often each is drawn, relative to the others.
+        place: of the feature among the `id` features of encoded rows.
+    """
+
+    def __init__(self, rows_I: np.ndarray, weights_I: np.ndarray, *, place: int) -> None:
+        self.place = place
+        is_drawn_I = weights_I > 0
+        self._rows, index_I = np.unique(rows_I[is_drawn_I], return_inverse=True)
+        sums = np.bincount(index_I, weights=weights_I[is_drawn_I])
+        self._log_q = np.log(sums / sums.sum()).astype(np.float32)
+
+    def of(self, rows_R: np.ndarray) -> np.ndarray:
+        """float32 (R,), nats; an item that is never drawn counts as the rarest that is."""
+        nearest_R = np.minimum(np.searchsorted(self._rows, rows_R), len(self._rows) - 1)
+        is_known_R = self._rows[nearest_R] == rows_R
+        return np.where(is_known_R, self._log_q[nearest_R], self._log_q.min())
+
+
+def _place_of(name: str, config: DataConfig) -> int:
+    """Of an `id` feature among those of encoded rows."""
+    return [key for key, item in config.features.items() if isinstance(item, IdFeature)].index(name)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import pyarrow as pa
 from numba import njit
 
 from data_loaders.columns import floats_of
-from data_loaders.config import BinaryTask, DenseFeature, RegressionTask, fitted_number
+from data_loaders.config import AnyTask, DenseFeature, fitted_number
 from data_loaders.errors import WrongRowsError
+from data_loaders.task_config import MulticlassTask, RegressionTask
 
 
 def encode_dense(column: pa.Array, out_R: np.ndarray, *, name: str, feature: DenseFeature) -> None:
@@ -31,12 +32,7 @@ def encode_dense(column: pa.Array, out_R: np.ndarray, *, name: str, feature: Den
 
 
 def encode_labels(
-    column: pa.Array,
-    where: pa.Array | None,
-    out_R: np.ndarray,
-    *,
-    name: str,
-    task: BinaryTask | RegressionTask,
+    column: pa.Array, where: pa.Array | None, out_R: np.ndarray, *, name: str, task: AnyTask
 ) -> None:
     """Writes float32 in the units of the loss; NaN where null, NaN, or outside `where`.
 
@@ -51,16 +47,47 @@ def encode_labels(
         numbers_R = np.where(floats_of(where) == 1, numbers_R, np.nan)
     if isinstance(task, RegressionTask):
         _standardise(numbers_R, out_R, name=task.column or name, spec=task, missing=math.nan)
-        return
-    outside_R = (numbers_R < 0) | (numbers_R > 1)
-    if outside_R.any():
+        lowest = {"lognormal": "above 0", "ziln": "of 0 or more"}.get(task.loss)
+        is_wrong_R = out_R <= 0 if task.loss == "lognormal" else out_R < 0
+        expected = f"a number {lowest} (loss: {task.loss})"
+        if lowest is None or not is_wrong_R.any():
+            return
+        remedy = "use loss: ziln for amounts that may be 0, and another loss for negative numbers"
+    elif isinstance(task, MulticlassTask):
+        is_wrong_R = ~np.isnan(numbers_R) & (numbers_R != np.floor(numbers_R))
+        is_wrong_R |= (numbers_R < 0) | (numbers_R >= task.num_classes)
+        expected = f"an integer from 0 to {task.num_classes - 1}"
+        remedy = "number the classes from 0 on, or correct num_classes"
+    else:
+        is_wrong_R = (numbers_R < 0) | (numbers_R > 1)
+        expected, remedy = "0 to 1", "use kind: regression for other numbers"
+    if is_wrong_R.any():
         raise WrongRowsError(
-            f"column {task.column or name}: label {numbers_R[outside_R][0]:g} of the binary task "
-            f"{name} lies outside its range; expected 0 to 1, or null where not observed; "
-            "use kind: regression for other numbers",
-            is_wrong_R=outside_R,
+            f"column {task.column or name}: label {numbers_R[is_wrong_R][0]:g} of the {task.kind} "
+            f"task {name} lies outside its range; expected {expected}, or null where not observed; "
+            f"{remedy}",
+            is_wrong_R=is_wrong_R,
         )
-    out_R[:] = numbers_R
+    if not isinstance(task, RegressionTask):
+        out_R[:] = numbers_R
+
+
+def encode_example_weights(column: pa.Array, out_R: np.ndarray, *, name: str) -> None:
+    """Writes float32, 1 where null or NaN.
+
+    Raises:
+        WrongRowsError: a weight is negative, or infinite.
+    """
+    numbers_R = floats_of(column)
+    with np.errstate(over="ignore"):  # refused below
+        out_R[:] = np.where(np.isnan(numbers_R), 1.0, numbers_R)
+    is_wrong_R = (out_R < 0) | np.isinf(out_R)
+    if is_wrong_R.any():
+        raise WrongRowsError(
+            f"column {name}: example weight is {numbers_R[is_wrong_R][0]:g}; expected a finite "
+            "number >= 0, or null for a weight of 1; write the column anew",
+            is_wrong_R=is_wrong_R,
+        )
 
 
 def _standardise(

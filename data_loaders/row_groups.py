@@ -147,8 +147,13 @@ def read_columns(config: DataConfig) -> list[str]:
         for feature in config.features.values()
         if isinstance(feature, IdListFeature) and feature.weights is not None
     ]
-    conditions = [task.where for task in config.tasks.values() if task.where is not None]
-    return list(dict.fromkeys(declared + weights + conditions))
+    beside = [
+        column
+        for task in config.tasks.values()
+        for column in (task.where, task.example_weight)
+        if column is not None
+    ]
+    return list(dict.fromkeys(declared + weights + beside))
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,8 @@ class EncodedRows:
         ids_FR: int64, table rows of the `id` features, in the recipe's order.
         lists: of the `id_list` features, in the recipe's order.
         dense_DR: float32, standardised, no NaN.
-        labels_TR: float32, in the units of the loss; NaN where not observed.
+        labels_TR: float32, columns as in `LabelColumns`, labels in the units of the loss; NaN where
+            not observed.
     """
 
     ids_FR: np.ndarray

@@ -20,8 +20,9 @@ from data_loaders.config import (
 )
 from data_loaders.errors import WrongRowsError, wrong_rows_of
 from data_loaders.id_encoding import IdEncoder
+from data_loaders.label_columns import LabelColumns
 from data_loaders.memory import uninitialised
-from data_loaders.number_encoding import encode_dense, encode_labels
+from data_loaders.number_encoding import encode_dense, encode_example_weights, encode_labels
 from data_loaders.rows import EncodedRows, Ragged
 
 
@@ -39,6 +40,7 @@ class Encoder:
 
     def __init__(self, config: DataConfig, *, num_rows: Mapping[str, int]) -> None:
         self._config = config
+        self._label_columns = LabelColumns.of(config)
         self._num_ids = sum(isinstance(item, IdFeature) for item in config.features.values())
         self._ids = {
             name: IdEncoder(feature, column=feature.column or name, num_rows=num_rows[name])
@@ -59,7 +61,7 @@ class Encoder:
         config, num_rows = self._config, table.num_rows
         ids_FR = uninitialised((self._num_ids, num_rows), np.int64)
         dense_DR = uninitialised((config.num_dense_inputs, num_rows), np.float32)
-        labels_TR = uninitialised((len(config.tasks), num_rows), np.float32)
+        labels_TR = uninitialised((self._label_columns.num_columns, num_rows), np.float32)
         ids, dense = iter(ids_FR), iter(dense_DR)
         lists = []
         for name, feature in config.features.items():
@@ -80,11 +82,15 @@ class Encoder:
                     next(dense)[:] = numbers_R
             else:
                 encode_dense(column, next(dense), name=column_name, feature=feature)
-        for (name, task), labels_R in zip(config.tasks.items(), labels_TR, strict=True):
+        for (name, task), labels_R in zip(config.tasks.items(), labels_TR, strict=False):
             where = None if task.where is None else column_of(table, task.where)
             encode_labels(
                 column_of(table, task.column or name), where, labels_R, name=name, task=task
             )
+        for index, name in enumerate(self._label_columns.weights, start=len(config.tasks)):
+            encode_example_weights(column_of(table, name), labels_TR[index], name=name)
+        if self._label_columns.log_q is not None:
+            labels_TR[self._label_columns.log_q] = 0  # data_loaders.negatives knows it
         return EncodedRows(
             ids_FR=ids_FR, lists=tuple(lists), dense_DR=dense_DR, labels_TR=labels_TR
         )

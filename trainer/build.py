@@ -19,7 +19,7 @@ from trainer.balancing.fan_out import FanOut
 from trainer.config import Recipe
 from trainer.inputs import InputLayer
 from trainer.interactions import build_interaction
-from trainer.losses import TaskLoss
+from trainer.losses import TaskSet
 from trainer.model import MultiTaskModel, Towers
 from trainer.model_config import GatedConfig
 from trainer.runtime import Runtime, rank_memory_bytes
@@ -36,7 +36,7 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
     """
     torch.manual_seed(recipe.run.seed)
     keys, table_of_feature = id_feature_names(recipe.data), recipe.table_of_feature()
-    input_layer = _build_input_layer(recipe, keys=keys)
+    input_layer, tasks = _build_input_layer(recipe, keys=keys), TaskSet(recipe.data)
     return MultiTaskModel(
         tables=build_tables(
             recipe.embeddings.tables,
@@ -50,18 +50,15 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
                 recipe.model,
                 sizes=Sizes(
                     input_width=input_layer.interaction.output_width,
-                    tasks=tuple(recipe.data.tasks),
-                    num_outputs=(1,) * len(recipe.data.tasks),
+                    tasks=tasks.names,
+                    num_outputs=tasks.num_outputs,
                     gate_width=input_layer.gate_width,
                 ),
             ),
             fan_out=FanOut(
                 build_balancer(recipe.balance, num_tasks=len(recipe.data.tasks)), group=group
             ),
-            tasks=tuple(
-                TaskLoss(name=name, is_binary=task.kind == "binary", weight=task.weight)
-                for name, task in recipe.data.tasks.items()
-            ),
+            tasks=tasks,
         ),
     )
 

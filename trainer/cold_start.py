@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from data_loaders.batch import single_ids
 from data_loaders.config import DataConfig, IdFeature
 from data_loaders.id_vocabulary import FIRST_ROW, RARE_ROW
 from trainer.metrics import TaskMetrics
@@ -27,7 +28,7 @@ class ColdStartMetrics:
 
     def __init__(self, config: DataConfig, *, device: torch.device) -> None:
         self._parts = {
-            name: {part: TaskMetrics(config.tasks, device=device) for part in ("warm", "cold")}
+            name: {part: TaskMetrics(config, device=device) for part in ("warm", "cold")}
             for name, feature in config.features.items()
             if isinstance(feature, IdFeature) and feature.encoding == "vocabulary"
         }
@@ -36,9 +37,7 @@ class ColdStartMetrics:
     def update(self, output: StepOutput, *, ids: KeyedJaggedTensor) -> None:
         """Adds one step's outputs, and the ids that they are of."""
         for name, parts in self._parts.items():
-            rows = ids[name].values()  # of the examples; padding, behind them, has no ids
-            rows_B = torch.zeros_like(output.weights_B, dtype=rows.dtype)
-            rows_B[: len(rows)] = rows
+            rows_B = single_ids(ids, feature=name, num_examples=len(output.weights_B))
             masks = {"warm": rows_B >= FIRST_ROW, "cold": rows_B == RARE_ROW}
             for part, metrics in parts.items():
                 weights_B = output.weights_B * masks[part]
@@ -48,15 +47,16 @@ class ColdStartMetrics:
         """Each task's metrics over all ranks; every rank must call.
 
         Returns:
-            For a feature `item` the `auc_item_warm` and `auc_item_cold` of a binary task, or the
-            `mse_...` of a regression, and `examples_item_warm` and `examples_item_cold`: the number
-            of observed labels. Empty without such a feature.
+            For a feature `item` the `auc_item_warm` and `auc_item_cold` of a binary or a ranking
+            task, or the `mse_...` of a regression, or the `accuracy_...` of several classes, and
+            `examples_item_warm` and `examples_item_cold`: the number of observed labels. Empty
+            without such a feature.
         """
         results: dict[str, dict[str, float | None]] = {}
         for name, parts in self._parts.items():
             for part, metrics in parts.items():
                 for task, result in metrics.reduce_and_reset().items():
-                    chosen = "auc" if "auc" in result else "mse"
+                    chosen = next(key for key in ("auc", "mse", "accuracy") if key in result)
                     found = results.setdefault(task, {})
                     for key in (chosen, "examples"):
                         found[f"{key}_{name}_{part}"] = result[key]

@@ -29,14 +29,14 @@ from trainer.cold_start import ColdStartMetrics
 from trainer.config import Recipe
 from trainer.log_files import check_ranks_agree
 from trainer.losses import NonFiniteLossError
-from trainer.metrics import TaskMetrics
+from trainer.metrics import Result, TaskMetrics
 from trainer.progress import Listener, Progress
 from trainer.recipe_file import build_recipe
 from trainer.runtime import Runtime, joined_ranks
 from trainer.skip_report import SkipReport, Skips
 from trainer.vocabularies import with_kept_vocabularies
 
-TaskResults = dict[str, dict[str, float | None]]
+TaskResults = dict[str, Result]
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Evaluation:
     Attributes:
         split: that it was evaluated on.
         tasks: each task's metrics, as `TaskMetrics.reduce_and_reset`, with `best_METRIC` for each
-            metric whose best value is known, and for a binary task `best_auc` in any case, None
-            where it is unknown; and those of `ColdStartMetrics`.
+            metric whose best value is known, and beside `auc` a `best_auc` in any case, None where
+            it is unknown; and those of `ColdStartMetrics`.
         examples_per_second: over all ranks.
         skips: what was left out under `data.on_error: skip`.
     """
@@ -126,7 +126,7 @@ def evaluate_split(
         world_size=runtime.world_size,
     )
     check_ranks_agree(loader.files, split=split)
-    metrics = TaskMetrics(recipe.data.tasks, device=runtime.device)
+    metrics = TaskMetrics(recipe.data, device=runtime.device)
     skips = Skips(recipe.data, device=runtime.device)
     cold_start = ColdStartMetrics(recipe.data, device=runtime.device)
     was_training = model.training
@@ -189,9 +189,28 @@ def final_split(config: DataConfig) -> Split:
 
 
 def selection_score(results: TaskResults) -> float:
-    """One number to choose checkpoints by: the mean AUC of the binary tasks, or minus the mean
-    loss without any.
+    """One number to choose checkpoints by, the higher the better: the mean of the tasks' `quality`,
+    or minus their mean loss where no task has one.
     """
-    aucs = [result["auc"] for result in results.values() if result.get("auc") is not None]
-    values = aucs or [-(result["loss"] or 0.0) for result in results.values()]
-    return sum(value for value in values if value is not None) / len(values)
+    found = [quality(result) for result in results.values()]
+    values = [value for value in found if value is not None]
+    values = values or [-(result["loss"] or 0.0) for result in results.values()]
+    return sum(values) / len(values)
+
+
+def quality(result: Result) -> float | None:
+    """How well a task does, whatever its kind: from 0 to 1, some 0.5 for one that has learned
+    nothing; None where its labels do not tell.
+
+    The first that there is of: `group_auc`, `auc`, `macro_auc`, `gini` and `r2`, brought to that
+    range, and the `accuracy` of very many classes.
+    """
+    for key in ("group_auc", "auc", "macro_auc"):
+        if result.get(key) is not None:
+            return result[key]
+    if (gini := result.get("gini")) is not None:
+        return (1 + gini) / 2
+    if (r2 := result.get("r2")) is not None:
+        return 1 / (2 - r2)  # labels' variance over its sum with the mean squared error
+    # that of a binary task whose labels are all the same says nothing
+    return None if "auc" in result or "macro_auc" in result else result.get("accuracy")

@@ -104,7 +104,7 @@ class _Training:
         self.optimizer = build_optimizer(self.model, config=recipe.optimizer)
         if self.checkpoint is not None:
             restore(self.checkpoint, model=self.model, optimizer=self.optimizer, group=self.group)
-        self.metrics = TaskMetrics(recipe.data.tasks, device=self.device)
+        self.metrics = TaskMetrics(recipe.data, device=self.device)
         self.skips = Skips(recipe.data, device=self.device)
 
     def run(self) -> None:

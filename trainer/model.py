@@ -16,18 +16,13 @@ from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedTensor
 
-from data_loaders.batch import InteractionBatch
+from data_loaders.batch import InteractionBatch, single_ids
 from data_loaders.skipping import Skipped
 from data_loaders.streams import Cursor
 from trainer.architectures.architecture import Architecture
 from trainer.balancing.fan_out import FanOut
 from trainer.inputs import InputLayer
-from trainer.losses import (
-    TaskLoss,
-    normalised_losses,
-    summed_extra_losses,
-    summed_task_losses,
-)
+from trainer.losses import TaskSet, normalised_losses
 
 
 @dataclass(frozen=True)
@@ -35,18 +30,20 @@ class StepOutput:
     """What a forward leaves for metrics and checkpoints, without gradient.
 
     Attributes:
-        outputs_BT: float32; a logit for a binary task, a standardised prediction for a regression.
-        labels_BT: float32, NaN where not observed.
+        outputs_BK: float32, the tasks' outputs side by side, as many of each as its loss reads.
+        labels_BT: as in the batch.
         weights_B: float32, 0 for padding.
         losses_T: float32, mean over all ranks, an architecture's extra losses included.
+        sums_3T: float32, `TaskSums` of this rank, without extra losses; 0 for what a task has not.
         cursor: the position in the log behind this batch.
         skipped: what the batch says was left out of the log.
     """
 
-    outputs_BT: Tensor
+    outputs_BK: Tensor
     labels_BT: Tensor
     weights_B: Tensor
     losses_T: Tensor
+    sums_3T: Tensor
     cursor: Cursor
     skipped: tuple[Skipped, ...] = ()
 
@@ -82,7 +79,7 @@ class Towers(nn.Module):
         input_layer: from embeddings to what the architecture reads.
         architecture: shared parts, and those of each task.
         fan_out: between the two.
-        tasks: T tasks in the order of the batch's columns.
+        tasks: in the order of the batch's columns.
     """
 
     def __init__(
@@ -91,7 +88,7 @@ class Towers(nn.Module):
         input_layer: InputLayer,
         architecture: Architecture,
         fan_out: FanOut,
-        tasks: tuple[TaskLoss, ...],
+        tasks: TaskSet,
     ) -> None:
         super().__init__()
         self.input_layer = input_layer
@@ -104,27 +101,35 @@ class Towers(nn.Module):
         inputs = self.input_layer(pooled, batch.dense_BD)
         copies = self.fan_out(self.architecture.shared(inputs))
         outputs = self.architecture.outputs(copies, inputs=inputs)
-        outputs_BT = torch.cat(outputs, dim=1)
-        sums_T, counts_T = summed_task_losses(
-            outputs_BT=outputs_BT,
+        outputs_BK = torch.cat(outputs, dim=1)
+        seen = self._tasks.batches(
+            outputs_BK=outputs_BK,
             labels_BT=batch.labels_BT,
             weights_B=batch.weights_B,
-            tasks=self._tasks,
+            groups={
+                name: single_ids(batch.ids, feature=name, num_examples=len(outputs_BK))
+                for name in self._tasks.groups
+            },
         )
-        extra_BT = self.architecture.extra_losses(outputs, copies=copies, labels_BT=batch.labels_BT)
+        sums_3T = self._tasks.summed(seen)
+        sums_T = sums_3T[0]
+        extra_BT = self.architecture.extra_losses(
+            outputs, copies=copies, labels_BT=batch.labels_BT[:, : len(seen)]
+        )
         if extra_BT is not None:
-            sums_T = sums_T + summed_extra_losses(
-                extra_BT, labels_BT=batch.labels_BT, weights_B=batch.weights_B
-            )
-        losses_T, means_T = normalised_losses(sums_T=sums_T, counts_T=counts_T, tasks=self._tasks)
-        weights_T = means_T.new_tensor([task.weight for task in self._tasks])
+            sums_T = sums_T + self._tasks.summed_extra(extra_BT, batches=seen)
+        losses_T, means_T = normalised_losses(
+            sums_T=sums_T, counts_T=sums_3T[1], names=self._tasks.names
+        )
+        weights_T = means_T.new_tensor([task.weight for task in self._tasks.losses])
         self.fan_out.means_T = means_T * weights_T
         loss = self.fan_out.balancer.total_loss(losses_T * weights_T, means_T=means_T * weights_T)
         output = StepOutput(
-            outputs_BT=outputs_BT.detach(),
+            outputs_BK=outputs_BK.detach(),
             labels_BT=batch.labels_BT,
             weights_B=batch.weights_B,
             losses_T=means_T,
+            sums_3T=sums_3T.detach(),
             cursor=batch.cursor,
             skipped=batch.skipped,
         )

@@ -17,7 +17,7 @@ class Progress:
         step: steps done; of the evaluation while evaluating.
         num_steps: steps in all.
         examples_per_second: over all ranks, since the last report.
-        losses: mean loss of each task in the last step, nats or squared standard deviations.
+        losses: mean loss of each task in the last step, in the units of its loss.
         note: a line to show once.
     """
 

@@ -15,6 +15,8 @@ from data_loaders.config import (
     DenseVectorFeature,
     IdFeature,
     IdListFeature,
+    MulticlassTask,
+    RankingTask,
     RegressionTask,
 )
 from data_loaders.errors import did_you_mean
@@ -44,7 +46,9 @@ KINDS: dict[str, type[BaseModel]] = {
     "dense": DenseFeature,
     "dense_vector": DenseVectorFeature,
     "binary": BinaryTask,
+    "multiclass": MulticlassTask,
     "regression": RegressionTask,
+    "ranking": RankingTask,
 }
 
 
@@ -77,7 +81,8 @@ def first_complaint(error: ValidationError, *, root: type[BaseModel]) -> str:
         return f"{key}.{CHOICES[key][0] if is_choice else 'kind'}: {nearest}"
     if first["type"].startswith("union_tag"):
         features = "id, id_list, dense or dense_vector"
-        kinds = "binary or regression" if path[1] == "tasks" else features
+        tasks = "binary, multiclass, regression or ranking"
+        kinds = tasks if path[1] == "tasks" else features
         return f"{key}: expected kind: {kinds}, found {first['input']!r:.60}"
     if first["type"] == "literal_error" and isinstance(first["input"], str):
         return f"{key}: {_nearest(first['input'], first['ctx']['expected'])}"

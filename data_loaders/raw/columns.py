@@ -18,15 +18,15 @@ from typing import Literal
 
 from data_loaders.config import (
     AnyFeature,
-    BinaryTask,
+    AnyTask,
     DataConfig,
     DenseFeature,
     DenseVectorFeature,
     IdFeature,
-    RegressionTask,
 )
 from data_loaders.errors import InputError
 from data_loaders.prepare_config import PrepareConfig
+from data_loaders.task_config import MulticlassTask, RegressionTask
 
 CellType = Literal["text", "integer", "number", "time", "texts", "integers", "numbers"]
 
@@ -130,15 +130,26 @@ def _of_feature(name: str, feature: AnyFeature, *, num_rows: int | None) -> list
     return found
 
 
-def _of_task(name: str, task: BinaryTask | RegressionTask) -> list[RawColumn]:
+def _of_task(name: str, task: AnyTask) -> list[RawColumn]:
     column = task.column or name
+    bounds: tuple[Bounds, ...]
     if isinstance(task, RegressionTask):
+        is_amount = task.loss in ("lognormal", "ziln")
+        bounds = (Bounds(f"negative (loss: {task.loss})", 0, None),) if is_amount else ()
         found = [_number(column, is_log=task.log, clip=None)]
+        found = [dataclasses.replace(found[0], bounds=(*bounds, *found[0].bounds))]
+    elif isinstance(task, MulticlassTask):
+        last = task.num_classes - 1
+        bounds = (Bounds(f"outside 0 to {last} (a class)", 0, last),)
+        found = [RawColumn(column, "integer", True, bounds)]
     else:
-        bounds = (Bounds("outside 0 to 1 (a binary label)", 0, 1),)
+        bounds = (Bounds(f"outside 0 to 1 (a {task.kind} label)", 0, 1),)
         found = [RawColumn(column, "number", True, bounds)]
     if task.where is not None:
         found.append(RawColumn(task.where, "number", is_written=True))
+    if task.example_weight is not None:
+        limits = (Bounds("negative (an example weight)", 0, None), _not_too_large())
+        found.append(RawColumn(task.example_weight, "number", True, limits))
     return found
 
 

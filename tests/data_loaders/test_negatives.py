@@ -19,7 +19,7 @@ from data_loaders.errors import InputError, SchemaError, StorageError
 from data_loaders.fitting import fitted
 from data_loaders.hashing import mix64
 from data_loaders.loader import InteractionLoader
-from data_loaders.negatives import SALT, NegativeSampler, _alias_table
+from data_loaders.negatives import SALT, NegativeSampler, _alias_table, _LogQ
 from data_loaders.streams import Cursor, Piece
 from tests.helpers.logs import write_groups
 
@@ -365,3 +365,61 @@ def test_a_damaged_catalogue_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"items\.parquet: cannot be read") as caught:
         make_loader(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def with_log_q(root: Path, **negatives: Any) -> DataConfig:
+    tasks = {
+        "click": {"kind": "binary"},
+        "choice": {
+            "kind": "ranking",
+            "column": "click",
+            "loss": "sampled_softmax",
+            "example_weight": "watch",
+        },
+    }
+    return make_config(
+        root, tasks=tasks, negatives={"sampling": "popularity", "item": "item"} | negatives
+    )
+
+
+def test_rows_know_how_often_their_item_is_drawn(tmp_path: Path) -> None:
+    """By count ** power; a positive that the catalogue has not as its rarest; weights stay."""
+    write_log(tmp_path)
+    loader = InteractionLoader(
+        with_log_q(tmp_path, power=0.5),
+        split="train",
+        num_rows=NUM_ROWS,
+        seed=0,
+        rank=0,
+        world_size=1,
+    )
+    # of counts 0 to 9: item 0 is never drawn
+    chances = {item: np.sqrt(item) for item in range(1, 10)}
+    expected = {item: np.log(chance / sum(chances.values())) for item, chance in chances.items()}
+    seen = set()
+    for batch in loader.batches(start=Cursor(), num_steps=loader.steps_per_epoch):
+        given = int(batch.weights_B.sum())
+        items = batch.ids["item"].values().tolist()
+        rows = batch.ids["row"].values().tolist()
+        labels_BT = batch.labels_BT[:given]
+        assert labels_BT.shape[1] == 4
+        found = zip(items, rows, labels_BT.tolist(), strict=True)
+        for place, (item, row, label_T) in enumerate(found):
+            assert label_T[:2] == ([1.0, 1.0] if place % 4 == 0 else [0.0, 0.0])
+            assert label_T[2] == row / 4
+            assert label_T[3] == pytest.approx(expected.get(item, expected[1]), rel=1e-5)
+            seen.add(item)
+    assert {1, 9, 500} <= seen
+
+
+def test_items_that_share_a_row_are_drawn_as_often_as_all_of_them(tmp_path: Path) -> None:
+    """The model cannot tell them apart."""
+    found = _LogQ(np.array([5, 3, 5, 9]), np.array([1.0, 4.0, 3.0, 0.0]), place=0)
+    np.testing.assert_allclose(np.exp(found.of(np.array([5, 3, 9, 1]))), 0.5, rtol=1e-6)
+
+
+def test_a_catalogue_without_the_item_is_refused(tmp_path: Path) -> None:
+    """The feature exists, but only the log has it."""
+    write_log(tmp_path)
+    with pytest.raises(SchemaError, match=r"no column of the feature row \(data\.negatives\.item"):
+        NegativeSampler(with_log_q(tmp_path, item="row"), num_rows=NUM_ROWS)

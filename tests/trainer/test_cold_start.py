@@ -52,10 +52,11 @@ def make_step(random: np.random.Generator) -> tuple[StepOutput, KeyedJaggedTenso
         lengths=torch.from_numpy(lengths.reshape(-1)),
     )
     output = StepOutput(
-        outputs_BT=torch.from_numpy(outputs),
+        outputs_BK=torch.from_numpy(outputs),
         labels_BT=torch.from_numpy(labels),
         weights_B=torch.from_numpy(weights),
         losses_T=torch.zeros(2),
+        sums_3T=torch.zeros(3, 2),
         cursor=Cursor(),
     )
     return output, ids, rows
@@ -69,7 +70,7 @@ def test_known_and_rare_ids_are_measured_apart() -> None:
     for _ in range(3):
         output, ids, rows_of = make_step(random)
         found.update(output, ids=ids)
-        outputs.append(output.outputs_BT.numpy())
+        outputs.append(output.outputs_BK.numpy())
         labels.append(output.labels_BT.numpy())
         rows.append(rows_of)
     outputs_BT, labels_BT = np.concatenate(outputs), np.concatenate(labels)

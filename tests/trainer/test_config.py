@@ -336,7 +336,8 @@ def test_a_recipe_needs_an_id(tmp_path: Path) -> None:
         ),
         (
             ["data.tasks.click={kind: rank}"],
-            "data.tasks.click.kind: expected binary or regression, found 'rank'",
+            "data.tasks.click.kind: expected binary, multiclass, regression or ranking, "
+            "found 'rank'; did you mean ranking?",
         ),
         (
             ["data.features.item={kind: vector}"],
@@ -468,3 +469,70 @@ def test_features_find_their_tables() -> None:
     }
     assert recipe.num_rows_of_feature()["history"] == 101
     assert recipe.data.num_dense_inputs == 2
+
+
+RANKING = {"kind": "ranking"}
+NEGATIVES = {"catalogue": "items.parquet"}
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "message"),
+    [
+        (
+            RANKING | {"group": "usr"},
+            {},
+            "data.tasks.it.group: expected a feature of kind id, not of quantiles, found usr; did "
+            "you mean user?",
+        ),
+        (RANKING | {"group": "tags"}, {}, "data.tasks.it.group: expected a feature of kind id"),
+        (
+            RANKING | {"loss": "sampled_softmax"},
+            {},
+            "data.tasks.it.loss: sampled_softmax needs drawn items; add data.negatives",
+        ),
+        (
+            RANKING | {"loss": "sampled_softmax"},
+            {"negatives": NEGATIVES | {"sampling": "popularity"}},
+            "(sampling: popularity), and needs data.negatives.item, the id feature that tells them",
+        ),
+        (
+            RANKING,
+            {"negatives": NEGATIVES | {"item": "price"}},
+            "data.negatives.item: expected a feature of kind id, not of quantiles, found price",
+        ),
+        (
+            RANKING | {"loss": "sampled_softmax", "group": "user"},
+            {"negatives": NEGATIVES},
+            "data.tasks.it.group: needs loss: pairwise, found sampled_softmax",
+        ),
+        (RANKING | {"loss": "pairwize"}, {}, "data.tasks.it.loss: expected pairwise or sampled_"),
+        ({"kind": "multiclass"}, {}, "data.tasks.it.num_classes: is missing"),
+        ({"kind": "multiclass", "num_classes": 1}, {}, "data.tasks.it.num_classes: expected"),
+        ({"kind": "multiclass", "num_classes": 2**25}, {}, "data.tasks.it.num_classes: expected"),
+        ({"kind": "binary", "label_smoothing": 1}, {}, "data.tasks.it.label_smoothing: expected"),
+        ({"kind": "binary", "positive_weight": 0}, {}, "data.tasks.it.positive_weight: expected"),
+        ({"kind": "binary", "focal_gamma": -1}, {}, "data.tasks.it.focal_gamma: expected"),
+        (
+            {"kind": "regression", "huber_delta": 2.0},
+            {},
+            "data.tasks.it.huber_delta: needs loss: huber, found squared",
+        ),
+        (
+            {"kind": "regression", "loss": "ziln", "log": True},
+            {},
+            "data.tasks.it.log: is part of loss: ziln already; leave it out",
+        ),
+        (
+            {"kind": "regression", "loss": "lognormal", "mean": "fit"},
+            {},
+            "data.tasks.it.mean: expected 0 with loss: lognormal",
+        ),
+    ],
+)
+def test_a_task_that_cannot_be_is_refused_with_its_key(
+    task: dict[str, Any], data: dict[str, Any], message: str
+) -> None:
+    """In one line, before anything starts."""
+    tree = toy_recipe("log", data=data)
+    tree["data"]["tasks"] = {"it": task}
+    assert message in refusal(tree)

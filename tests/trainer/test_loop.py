@@ -27,6 +27,7 @@ from tests.helpers.ranks import run_ranks
 from trainer.build import build_sharded_model
 from trainer.checkpoint import CheckpointMismatchError, Checkpoints
 from trainer.config import Recipe
+from trainer.evaluate import selection_score
 from trainer.loop import train
 from trainer.losses import NonFiniteLossError
 from trainer.optimizer import build_optimizer
@@ -247,10 +248,7 @@ def test_the_selected_checkpoint_is_the_one_that_is_evaluated(tmp_path: Path, se
     fast = {"tables": {"learning_rate": 0.5}, "dense": {"learning_rate": 0.3}}
     train_on(make_recipe(log, run, *options, optimizer=fast), world_size=2)
     validations = reports(run, split="valid")
-    scores = [
-        np.mean([line["tasks"][name]["auc"] for name in ("click", "purchase")])
-        for line in validations
-    ]
+    scores = [selection_score(line["tasks"]) for line in validations]
     chosen = int(np.argmax(scores)) if select == "best" else len(scores) - 1
     assert np.argmax(scores) != len(scores) - 1  # else the two were the same
     assert summary(run)["checkpoint"].endswith(f"step-{chosen + 1:08d}")

@@ -15,6 +15,8 @@ from data_loaders.config import (
     DenseVectorFeature,
     IdFeature,
     IdListFeature,
+    MulticlassTask,
+    RankingTask,
     RegressionTask,
 )
 from embeddings.config import TableConfig
@@ -24,7 +26,7 @@ from trainer.recipe_errors import CHOICES, choices
 REFERENCE = Path(__file__).parents[2] / "docs" / "recipe.md"
 NAMED = {
     "data.features.NAME.": (IdFeature, IdListFeature, DenseFeature, DenseVectorFeature),
-    "data.tasks.NAME.": (BinaryTask, RegressionTask),
+    "data.tasks.NAME.": (BinaryTask, MulticlassTask, RegressionTask, RankingTask),
     "embeddings.tables.NAME.": (TableConfig,),
 }
 

@@ -11,18 +11,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.helpers.ranks import run_ranks
-from trainer.losses import (
-    NonFiniteLossError,
-    TaskLoss,
-    normalised_losses,
-    summed_extra_losses,
-    summed_task_losses,
-)
+from tests.helpers.tasks import data_config, losses_of
+from trainer.losses import NonFiniteLossError, TaskSet
 
-TASKS = (
-    TaskLoss(name="click", is_binary=True, weight=1.0),
-    TaskLoss(name="watch", is_binary=False, weight=0.3),
-    TaskLoss(name="buy", is_binary=True, weight=2.0),
+TASKS = TaskSet(
+    data_config(
+        {
+            "click": {"kind": "binary"},
+            "watch": {"kind": "regression", "weight": 0.3},
+            "buy": {"kind": "binary", "weight": 2.0},
+        }
+    )
 )
 NUM_EXAMPLES, NUM_PADDING = 40, 5
 
@@ -41,23 +40,23 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def loss_of(outputs_BT: Tensor, labels_BT: Tensor, weights_B: Tensor) -> tuple[Tensor, Tensor]:
-    sums_T, counts_T = summed_task_losses(
-        outputs_BT=outputs_BT, labels_BT=labels_BT, weights_B=weights_B, tasks=TASKS
+    losses_T, means_T, _ = losses_of(
+        TASKS, outputs_BK=outputs_BT, labels_BT=labels_BT, weights_B=weights_B
     )
-    losses_T, means_T = normalised_losses(sums_T=sums_T, counts_T=counts_T, tasks=TASKS)
-    return (losses_T * torch.tensor([task.weight for task in TASKS])).sum(), means_T
+    return (losses_T * torch.tensor([task.weight for task in TASKS.losses])).sum(), means_T
 
 
 def torch_loss(outputs_BT: Tensor, labels_BT: Tensor) -> tuple[Tensor, list[Tensor]]:
     """PyTorch's own losses of the observed examples alone."""
     means = []
-    for index, task in enumerate(TASKS):
+    for index, task in enumerate(TASKS.losses):
         observed = ~labels_BT[:NUM_EXAMPLES, index].isnan()
         outputs = outputs_BT[:NUM_EXAMPLES, index][observed]
         labels = labels_BT[:NUM_EXAMPLES, index][observed]
         binary = functional.binary_cross_entropy_with_logits
-        means.append((binary if task.is_binary else functional.mse_loss)(outputs, labels))
-    return sum(task.weight * mean for task, mean in zip(TASKS, means, strict=True)), means
+        is_binary = task.name != "watch"
+        means.append((binary if is_binary else functional.mse_loss)(outputs, labels))
+    return sum(task.weight * mean for task, mean in zip(TASKS.losses, means, strict=True)), means
 
 
 def test_the_loss_is_that_of_the_observed_labels_alone() -> None:
@@ -77,7 +76,7 @@ def test_the_loss_is_that_of_the_observed_labels_alone() -> None:
     assert (outputs_BT.grad[~hidden_BT] != 0).all()
 
 
-@pytest.mark.parametrize("extreme", [1e4, -1e4, 1e30, -1e30])
+@pytest.mark.parametrize("extreme", [1e4, -1e4, 1e30, -1e30, math.inf, math.nan])
 def test_what_is_not_observed_cannot_spoil_the_loss(extreme: float) -> None:
     """Extreme outputs and labels there change neither the loss nor any gradient."""
     outputs_BT, labels_BT, weights_B = inputs()
@@ -97,13 +96,50 @@ def test_extra_losses_count_where_the_label_does() -> None:
     """With the example's weight; a loss of 1 for each example sums to the number of labels."""
     outputs_BT, labels_BT, weights_B = inputs()
     weights_B[:NUM_EXAMPLES] = torch.rand(NUM_EXAMPLES) + 0.5
-    _, counts_T = summed_task_losses(
-        outputs_BT=outputs_BT, labels_BT=labels_BT, weights_B=weights_B, tasks=TASKS
-    )
+    batches = TASKS.batches(outputs_BK=outputs_BT, labels_BT=labels_BT, weights_B=weights_B)
     ones_BT = torch.where(labels_BT.isnan(), 1e30, 1.0)
     ones_BT[NUM_EXAMPLES:] = math.inf
-    sums_T = summed_extra_losses(ones_BT, labels_BT=labels_BT, weights_B=weights_B)
-    torch.testing.assert_close(sums_T, counts_T)
+    sums_T = TASKS.summed_extra(ones_BT, batches=batches)
+    torch.testing.assert_close(sums_T, TASKS.summed(batches)[1])
+
+
+def test_an_example_weight_of_two_is_the_example_twice() -> None:
+    """In each task by its own column, or none; a weight of 0 leaves the example out."""
+    tasks = {
+        "click": {"kind": "binary", "example_weight": "a"},
+        "watch": {"kind": "regression"},
+        "buy": {"kind": "binary", "example_weight": "b"},
+        "next": {"kind": "binary", "example_weight": "a"},
+    }
+    outputs_BT, labels_BT, _ = inputs()
+    outputs_BT, labels_BT = (torch.hstack([x, x[:, :1]])[:8] for x in (outputs_BT, labels_BT))
+    weights = torch.tensor([[0, 1, 2, 1, 1, 3, 0, 1], [1, 1, 1, 2, 2, 0, 0, 1]]).T
+    _, means_T, _ = losses_of(
+        TaskSet(data_config(tasks)),
+        outputs_BK=outputs_BT,
+        labels_BT=torch.hstack([labels_BT, weights.float()]),
+    )
+    for index, (name, column) in enumerate(
+        {"click": 0, "watch": None, "buy": 1, "next": 0}.items()
+    ):
+        times = torch.ones(8, dtype=torch.int64) if column is None else weights[:, column]
+        _, alone_T, _ = losses_of(
+            TaskSet(data_config({name: {"kind": tasks[name]["kind"]}})),
+            outputs_BK=outputs_BT[:, index : index + 1].repeat_interleave(times, dim=0),
+            labels_BT=labels_BT[:, index : index + 1].repeat_interleave(times, dim=0),
+        )
+        torch.testing.assert_close(means_T[index], alone_T[0])
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_only_the_proportion_of_example_weights_matters(factor: float) -> None:
+    """A mean is a mean, however small their sum."""
+    tasks = TaskSet(data_config({"click": {"kind": "binary", "example_weight": "a"}}))
+    outputs_BT, labels_BT = torch.tensor([[1.0], [-2.0]]), torch.tensor([[1.0, 1.0], [1.0, 3.0]])
+    _, plain_T, _ = losses_of(tasks, outputs_BK=outputs_BT, labels_BT=labels_BT)
+    labels_BT[:, 1] *= factor
+    _, scaled_T, _ = losses_of(tasks, outputs_BK=outputs_BT, labels_BT=labels_BT)
+    torch.testing.assert_close(scaled_T, plain_T)
 
 
 def test_a_task_that_no_rank_observed_has_loss_zero() -> None:

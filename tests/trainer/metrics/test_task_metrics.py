@@ -11,33 +11,24 @@ import torch
 import torch.distributed as dist
 from sklearn import metrics as sklearn
 
-from data_loaders.config import BinaryTask, RegressionTask
-from data_loaders.streams import Cursor
 from tests.helpers.ranks import run_ranks
+from tests.helpers.tasks import data_config, step_output
 from trainer.metrics import TaskMetrics
 from trainer.model import StepOutput
 
-TASKS = {
-    "click": BinaryTask(kind="binary"),
-    "watch": RegressionTask(kind="regression", mean=3.0, std=2.5),
+TASKS: dict[str, dict[str, Any]] = {
+    "click": {"kind": "binary"},
+    "watch": {"kind": "regression", "mean": 3.0, "std": 2.5},
 }
 
 
-def step_output(
-    outputs_BT: np.ndarray, labels_BT: np.ndarray, weights_B: np.ndarray | None = None
-) -> StepOutput:
-    weights_B = np.ones(len(outputs_BT)) if weights_B is None else weights_B
-    return StepOutput(
-        outputs_BT=torch.tensor(outputs_BT, dtype=torch.float32),
-        labels_BT=torch.tensor(labels_BT, dtype=torch.float32),
-        weights_B=torch.tensor(weights_B, dtype=torch.float32),
-        losses_T=torch.zeros(outputs_BT.shape[1]),
-        cursor=Cursor(),
-    )
+def metrics_of(*names: str) -> TaskMetrics:
+    config = data_config({name: TASKS[name] for name in names})
+    return TaskMetrics(config, device=torch.device("cpu"))
 
 
 def binary_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    found = TaskMetrics({"click": TASKS["click"]}, device=torch.device("cpu"))
+    found = metrics_of("click")
     found.update(step_output(logits[:, None], labels[:, None]))
     return found.reduce_and_reset()["click"]
 
@@ -124,13 +115,14 @@ def test_regression_metrics_are_in_the_labels_units() -> None:
     random = np.random.default_rng(1)
     labels = random.normal(3.0, 2.5, 500)
     predictions = labels + random.normal(0, 1, 500)
-    found = TaskMetrics({"watch": TASKS["watch"]}, device=torch.device("cpu"))
+    found = metrics_of("watch")
     found.update(step_output((predictions[:, None] - 3.0) / 2.5, (labels[:, None] - 3.0) / 2.5))
     result = found.reduce_and_reset()["watch"]
     mse = sklearn.mean_squared_error(labels, predictions)
     mae = sklearn.mean_absolute_error(labels, predictions)
     assert result["mse"] == pytest.approx(mse, rel=1e-5)
     assert result["mae"] == pytest.approx(mae, rel=1e-5)
+    assert result["r2"] == pytest.approx(sklearn.r2_score(labels, predictions), rel=1e-5)
     assert result["loss"] == pytest.approx(mse / 2.5**2, rel=1e-5)
     assert result["examples"] == 500
 
@@ -150,17 +142,17 @@ def steps(num_steps: int) -> list[StepOutput]:
 
 def test_what_is_not_observed_adds_nothing() -> None:
     """Unobserved labels and padding, over several steps: as if the rows were not there."""
-    whole = TaskMetrics(TASKS, device=torch.device("cpu"))
+    whole = metrics_of(*TASKS)
     for output in steps(4):
         whole.update(output)
     found = whole.reduce_and_reset()
-    for index, (name, task) in enumerate(TASKS.items()):
-        alone = TaskMetrics({name: task}, device=torch.device("cpu"))
+    for index, name in enumerate(TASKS):
+        alone = metrics_of(name)
         for output in steps(4):
             keep = ~output.labels_BT[:, index].isnan() & (output.weights_B > 0)
             outputs, labels = (
                 tensor[keep][:, index : index + 1].numpy()
-                for tensor in (output.outputs_BT, output.labels_BT)
+                for tensor in (output.outputs_BK, output.labels_BT)
             )
             alone.update(step_output(outputs, labels))
         for key, value in alone.reduce_and_reset()[name].items():
@@ -169,7 +161,7 @@ def test_what_is_not_observed_adds_nothing() -> None:
 
 def reduced_over_ranks() -> list[dict[str, Any]]:
     """Every other step is this rank's; twice, so that the second reduction starts from nothing."""
-    found, results = TaskMetrics(TASKS, device=torch.device("cpu")), []
+    found, results = metrics_of(*TASKS), []
     for part in (steps(7)[:4], steps(7)[4:]):
         for output in part[dist.get_rank() :: dist.get_world_size()]:
             found.update(output)
@@ -179,7 +171,7 @@ def reduced_over_ranks() -> list[dict[str, Any]]:
 
 def test_two_ranks_equal_one() -> None:
     """All metrics, on every rank, and each reduction counts only what came after the last."""
-    expected = TaskMetrics(TASKS, device=torch.device("cpu"))
+    expected = metrics_of(*TASKS)
     results = run_ranks(reduced_over_ranks, world_size=2)
     for index, part in enumerate((steps(7)[:4], steps(7)[4:])):
         for output in part:
@@ -202,10 +194,11 @@ def test_what_is_not_defined_is_none() -> None:
     only_yes = binary_metrics(np.array([-1.0, 2.0]), np.ones(2))
     assert only_yes["auc"] is None
     assert (only_yes["recall"], only_yes["precision"]) == (0.5, 1.0)
-    nothing = TaskMetrics({"watch": TASKS["watch"]}, device=torch.device("cpu"))
+    nothing = metrics_of("watch")
     assert nothing.reduce_and_reset()["watch"] == {
         "loss": None,
         "mse": None,
         "mae": None,
+        "r2": None,
         "examples": 0,
     }
