@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cluster.cli_bench import Overrides, RecipeName, bench
+from cluster.cli_report import EXAMPLE as REPORT_EXAMPLE
+from cluster.cli_report import report
 
 if TYPE_CHECKING:
     from trainer.config import Recipe
@@ -24,6 +26,7 @@ app = typer.Typer(
     "then `polytower train ecommerce data.root=log --workers 2`",
 )
 app.add_typer(bench, name="bench")
+app.command(epilog=REPORT_EXAMPLE)(report)
 
 Workers = Annotated[
     int | None,

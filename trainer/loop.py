@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -44,6 +45,7 @@ from trainer.run_folder import RunFolder
 from trainer.runtime import Runtime, joined_ranks
 from trainer.skip_report import SkipReport, Skips, in_words
 from trainer.state import Stopwatch, TrainState, Window
+from trainer.telemetry import Telemetry
 from trainer.vocabularies import keep_vocabularies
 
 
@@ -106,6 +108,10 @@ class _Training:
             restore(self.checkpoint, model=self.model, optimizer=self.optimizer, group=self.group)
         self.metrics = TaskMetrics(recipe.data, device=self.device)
         self.skips = Skips(recipe.data, device=self.device)
+        tasks = recipe.data.tasks
+        self.telemetry = Telemetry(
+            self.model, tasks=list(tasks), weights=[task.weight for task in tasks.values()]
+        )
 
     def run(self) -> None:
         self.folder.write_recipe(dump_recipe(self.recipe))
@@ -122,7 +128,8 @@ class _Training:
         while self.state.step < self.num_steps:
             started = time.monotonic()
             self._seed_step()
-            output = self._next_output(pipeline)
+            with self.telemetry.watching(self._is_watched(self.state.step + 1)):
+                output = self._next_output(pipeline)
             self.metrics.update(output)
             self.skips.update(output)
             self.state = self._after(output, seconds=time.monotonic() - started)
@@ -133,7 +140,7 @@ class _Training:
             save_due = save_due or valid_due or is_last
             # before a save too, so that a resumed run reports the same windows
             if save_due or _is_due(self.recipe.run.log_interval_steps, self.state.step):
-                window = self._report_training(window)
+                window = self._report_training(window, output)
             if save_due:
                 pipeline.detach()
                 self.checkpoint = self._save(score=self._validate() if valid_due else None)
@@ -177,12 +184,16 @@ class _Training:
         rate = window.examples_per_second(self.state)
         self.listener(Progress("train", self.state.step, self.num_steps, rate, losses))
 
-    def _report_training(self, window: Window) -> Window:
+    def _is_watched(self, step: int) -> bool:
+        return _is_due(self.recipe.run.log_interval_steps, step) or step == self.num_steps
+
+    def _report_training(self, window: Window, output: StepOutput) -> Window:
         tasks, skips = self.metrics.reduce_and_reset(), self.skips.reduce_and_reset()
         if self.skips.is_on:
             self._count_skipped(skips, window)
         rate, skipped = window.examples_per_second(self.state), self.state.skipped
-        self._report("train", tasks, skips, examples_per_second=rate, skipped=skipped)
+        more = {"examples_per_second": rate, "skipped": skipped}
+        self._report("train", tasks, skips, **more, **self.telemetry.entries(output))
         return Window(self.state)
 
     def _count_skipped(self, skips: SkipReport, window: Window) -> None:
@@ -197,7 +208,7 @@ class _Training:
             uncounted_files=self.state.uncounted_files + skips.num_uncounted_files,
         )
 
-    def _report(self, split: str, tasks: TaskResults, skips: SkipReport, **more: float) -> None:
+    def _report(self, split: str, tasks: TaskResults, skips: SkipReport, **more: Any) -> None:
         state = self.state
         head = {"split": split, "step": state.step, "examples": state.examples}
         line = {**head, "seconds": round(state.seconds, 3), **more, **skips.entries()}
@@ -215,7 +226,9 @@ class _Training:
     def _validate(self) -> float:
         result = self._evaluate("valid")
         rate, skipped = result.examples_per_second, result.skips.num_skipped
-        self._report("valid", result.tasks, result.skips, examples_per_second=rate, skipped=skipped)
+        more = {"examples_per_second": rate, "skipped": skipped}
+        curves = result.curves
+        self._report("valid", result.tasks, result.skips, **more, calibration_curves=curves)
         return selection_score(result.tasks)
 
     def _save(self, *, score: float | None) -> Location:
@@ -291,6 +304,7 @@ class _Training:
                 "evaluated_on": result.split,
                 **result.skips.of_evaluation(),
                 "tasks": result.tasks,
+                "calibration_curves": result.curves,
                 "checkpoint": self.checkpoint.uri,
                 "plan": [
                     dataclasses.asdict(item)

@@ -60,7 +60,23 @@ class Inputs:
 
 
 class Architecture(nn.Module):
-    """Base of all architectures; every parameter takes part in every step."""
+    """Base of all architectures; every parameter takes part in every step.
+
+    Attributes:
+        is_observed: whether the next forward is to leave `observed_gates` behind.
+        observed_gates: of the last forward that was observed, what the gate before each task's
+            tower gave the experts: float32 (B, N) without gradient, rows that sum to 1; the task's
+            own experts come first, then those that it shares. Empty for an architecture without
+            gates.
+    """
+
+    is_observed: bool = False
+    observed_gates: Sequence[Tensor] = ()
+
+    def observe_gates(self, gates: Sequence[Tensor]) -> None:
+        """Called by architectures with each task's gate in every forward."""
+        if self.is_observed:
+            self.observed_gates = [gate_BN.detach() for gate_BN in gates]
 
     @abstractmethod
     def shared(self, inputs: Inputs) -> Copy:
