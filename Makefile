@@ -37,6 +37,7 @@ format: setup
 bench: setup
 	$(BIN)/polytower bench lookup --out $(SMOKE)/lookup.json
 	$(BIN)/polytower bench input --out $(SMOKE)/input.json
+	$(BIN)/polytower bench step --out $(SMOKE)/step.json
 
 s3-server:  ## a real S3 server on loopback (Debian, root), for the tests with marker s3
 	tests/helpers/s3_server.sh start .s3

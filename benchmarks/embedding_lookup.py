@@ -27,6 +27,7 @@ from torch import Tensor
 from benchmarks.harness import (
     Action,
     ProgressCallback,
+    chosen_runtime,
     environment,
     in_milliseconds,
     interleaved_samples,
@@ -108,7 +109,7 @@ def run_lookup_benchmark(
     torch.set_num_threads(settings.num_threads or threads_before)
     try:
         with joined_ranks() as joined:
-            runtime = _chosen(joined, settings)
+            runtime = chosen_runtime(joined, device=settings.device, benchmark="lookup")
             return _measure(settings, runtime, tell)
     finally:
         torch.set_num_threads(threads_before)
@@ -289,17 +290,3 @@ def _check(settings: LookupSettings) -> None:
         raise InputError(f"num_rows: expected at least 2, found {settings.num_rows}")
     if settings.dim % 4:
         raise InputError(f"dim: expected a multiple of 4 (FBGEMM's), found {settings.dim}")
-
-
-def _chosen(joined: Runtime, settings: LookupSettings) -> Runtime:
-    """The rank, on the device that the settings name."""
-    if joined.world_size != 1:
-        raise InputError(
-            f"the lookup benchmark measures one rank, but {joined.world_size} were launched; "
-            "start it without torchrun or Ray"
-        )
-    if settings.device == "cuda" and joined.device_type != "cuda":
-        raise InputError("device: cuda asked for, but PyTorch sees no GPU; use --device cpu")
-    if settings.device == "cpu":
-        return dataclasses.replace(joined, device_type="cpu", device_index=0)
-    return joined

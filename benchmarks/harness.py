@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import random
@@ -10,10 +11,13 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+
+from data_loaders.errors import InputError
+from trainer.runtime import Runtime
 
 # Prepares one turn, untimed, and returns what is timed.
 Action = Callable[[int], Callable[[], object]]
@@ -65,6 +69,26 @@ def interleaved_samples(
                 seconds[name].append(elapsed)
         on_round(max(0, turn + 1))
     return {name: np.array(values) for name, values in seconds.items()}
+
+
+def chosen_runtime(
+    joined: Runtime, *, device: Literal["cpu", "cuda"] | None, benchmark: str
+) -> Runtime:
+    """The rank, on the device that is asked for; the rank's own where none is.
+
+    Raises:
+        InputError: there are several ranks, or no such device.
+    """
+    if joined.world_size != 1:
+        raise InputError(
+            f"the {benchmark} benchmark measures one rank, but {joined.world_size} were launched; "
+            "start it without torchrun or Ray"
+        )
+    if device == "cuda" and joined.device_type != "cuda":
+        raise InputError("device: cuda asked for, but PyTorch sees no GPU; use --device cpu")
+    if device == "cpu":
+        return dataclasses.replace(joined, device_type="cpu", device_index=0)
+    return joined
 
 
 def stream_actions(device: torch.device) -> dict[str, Action]:

@@ -24,6 +24,7 @@ CONTENDERS = {
     "dataloader_batched": "DataLoader, batches",
     "ray_data": "Ray Data",
 }
+TEXTBOOK = {"textbook_static": "textbook, static", "textbook_pcgrad": "textbook, pcgrad"}
 MODES = {"forward": "forward", "train": "forward + backward + update"}
 
 
@@ -92,6 +93,27 @@ def print_input_report(report: dict[str, Any], console: Console) -> None:
     )
 
 
+def print_step_report(report: dict[str, Any], console: Console) -> None:
+    """The report of `run_step_benchmark`, 80 columns wide."""
+    settings, environment = report["settings"], report["environment"]
+    console.print(
+        f"{settings['architecture']}, {counted(settings['num_tasks'], 'task')}, "
+        f"batch {settings['batch_size']:,}; {settings['num_tables']} tables x "
+        f"{settings['num_rows']:,} rows x {settings['dim']}\n"
+        f"{environment['device']}, {environment['cpu_model']}, threads: {environment['threads']}, "
+        f"load {environment['load_average']}; torch {environment['torch']}; "
+        f"medians of {settings['num_rounds']} rounds",
+        highlight=False,
+    )
+    console.print(_steps_table(report))
+    console.print(
+        "its / static: its time over that of static weights; by CPU: its CPU time;\n"
+        "textbook: unfused tables, and for PCGrad a backward for each task",
+        style="dim",
+        highlight=False,
+    )
+
+
 def write_report(report: dict[str, Any], path: Path) -> None:
     """Writes the report as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,6 +157,27 @@ def _contenders_table(report: dict[str, Any]) -> Table:
             f"{row['examples_per_second']:,.0f}",
             f"{ratio:.2f} x" if ratio else "",
             style="bold" if row["contender"] == "loader" else None,
+        )
+    return table
+
+
+def _steps_table(report: dict[str, Any]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("method", no_wrap=True)
+    for column in ("median ms", "p10 - p90", "CPU ms", "its / static", "by CPU"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in report["results"]:
+        name = row["variant"]
+        ratio = report["ratios"].get(f"{name}_over_static")
+        cpu_ratio = report["cpu_ratios"].get(f"{name}_over_static")
+        table.add_row(
+            TEXTBOOK.get(name, name),
+            f"{row['median_ms']:.2f}",
+            f"{row['p10_ms']:.1f} - {row['p90_ms']:.1f}",
+            f"{row['cpu_ms']:.2f}",
+            f"{ratio:.2f} x" if ratio else "",
+            f"{cpu_ratio:.2f} x" if cpu_ratio else "",
+            style="bold" if name == "static" else None,
         )
     return table
 

@@ -108,6 +108,49 @@ def input_pipeline(
         write_report(report, out)
 
 
+@bench.command(epilog="Example: `polytower bench step --model shared_bottom --out step.json`")
+def step(
+    model: Annotated[str, typer.Option(help="model.architecture")] = "mmoe",
+    tasks: Annotated[int, typer.Option(min=1, help="binary ones")] = 4,
+    rows: Annotated[int, typer.Option(min=1, help="of each of 8 tables")] = 50_000,
+    batch_size: Annotated[int, typer.Option(min=1, help="examples of a step")] = 2048,
+    repeats: Annotated[int, typer.Option(min=1, help="interleaved rounds")] = 30,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="a GPU if there is one, by default")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="of PyTorch; all cores")] = None,
+    out: Annotated[Path | None, typer.Option(help="write everything measured as JSON")] = None,
+) -> None:
+    """A training step with each way to balance tasks: beside static weights, and the textbook."""
+    from trainer.runtime import prepare_environment, quiet_libraries
+
+    prepare_environment()
+    quiet_libraries()
+    from benchmarks.report import print_step_report, write_report
+    from benchmarks.train_step import StepSettings, run_step_benchmark
+    from cluster.display import console, phases_progress
+    from data_loaders.storage import locate
+
+    if out is not None:
+        locate(str(out)).parent_folder()  # before minutes are spent
+    settings = StepSettings(
+        architecture=model,
+        num_tasks=tasks,
+        num_rows=rows,
+        batch_size=batch_size,
+        num_rounds=repeats,
+        seed=seed,
+        device=device,
+        num_threads=threads,
+    )
+    with phases_progress() as on_progress:
+        report = run_step_benchmark(settings, on_progress=on_progress)
+    print_step_report(report, console)
+    if out is not None:
+        write_report(report, out)
+
+
 @bench.command(epilog="Example: `polytower bench accuracy census-income-1 --source raw`")
 def accuracy(
     experiments: Annotated[

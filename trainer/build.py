@@ -13,9 +13,10 @@ from data_loaders.batch import id_feature_names
 from embeddings.planner import is_table, plan_tables, shard_model
 from embeddings.tables import build_tables, initialise_tables
 from trainer.architectures import build_architecture
-from trainer.architectures.architecture import Sizes
+from trainer.architectures.architecture import Architecture, Sizes
 from trainer.balancing import build_balancer
 from trainer.balancing.fan_out import FanOut
+from trainer.balancing.relation import TaskRelation
 from trainer.config import Recipe
 from trainer.inputs import InputLayer
 from trainer.interactions import build_interaction
@@ -37,6 +38,16 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
     torch.manual_seed(recipe.run.seed)
     keys, table_of_feature = id_feature_names(recipe.data), recipe.table_of_feature()
     input_layer, tasks = _build_input_layer(recipe, keys=keys), TaskSet(recipe.data)
+    architecture = build_architecture(
+        recipe.model,
+        sizes=Sizes(
+            input_width=input_layer.interaction.output_width,
+            tasks=tasks.names,
+            num_outputs=tasks.num_outputs,
+            gate_width=input_layer.gate_width,
+        ),
+    )
+    balancer = build_balancer(recipe.balance, tasks=tasks.losses, seed=recipe.run.seed)
     return MultiTaskModel(
         tables=build_tables(
             recipe.embeddings.tables,
@@ -46,20 +57,21 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
         ),
         towers=Towers(
             input_layer=input_layer,
-            architecture=build_architecture(
-                recipe.model,
-                sizes=Sizes(
-                    input_width=input_layer.interaction.output_width,
-                    tasks=tasks.names,
-                    num_outputs=tasks.num_outputs,
-                    gate_width=input_layer.gate_width,
-                ),
-            ),
-            fan_out=FanOut(
-                build_balancer(recipe.balance, num_tasks=len(recipe.data.tasks)), group=group
-            ),
+            architecture=architecture,
+            fan_out=FanOut(balancer, group=group),
             tasks=tasks,
+            relation=_build_relation(recipe, architecture=architecture),
         ),
+    )
+
+
+def _build_relation(recipe: Recipe, *, architecture: Architecture) -> TaskRelation | None:
+    """What ties the tasks' towers to each other, if the recipe asks for it."""
+    config = recipe.balance.relation
+    if config is None:
+        return None
+    return TaskRelation(
+        config, towers=architecture.task_towers(), architecture=recipe.model.architecture
     )
 
 

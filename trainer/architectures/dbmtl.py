@@ -23,7 +23,7 @@ class Dbmtl(Architecture):
     which the recipe says; the paper finds it by model selection.
 
     Source: Wang et al., "Deep Bayesian multi-target learning for recommender systems",
-        arXiv 1902.09154, 2019, section 3.
+        arXiv 1902.09154, 2019.
     """
 
     def __init__(self, config: DbmtlConfig, *, sizes: Sizes) -> None:

@@ -63,7 +63,7 @@ class Escm2(Architecture):
     more for it.
 
     Source: Wang et al., "ESCM2: entire space counterfactual multi-task model for post-click
-        conversion rate estimation", SIGIR 2022, section 4: IPS and DR risk, and their sum.
+        conversion rate estimation", SIGIR 2022: the IPS and DR counterfactual risks.
     """
 
     def __init__(self, config: Escm2Config, *, sizes: Sizes) -> None:

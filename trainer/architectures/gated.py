@@ -85,7 +85,7 @@ class Poso(Architecture):
     gate for each number that a layer gives.
 
     Source: Dai et al., "POSO: personalized cold start modules for large-scale recommender systems",
-        arXiv 2108.04690, 2021, section 4: POSO of multi-layer perceptrons.
+        arXiv 2108.04690, 2021: POSO of multi-layer perceptrons.
     """
 
     def __init__(self, config: PosoConfig, *, sizes: Sizes) -> None:
@@ -135,7 +135,7 @@ class Pepnet(Architecture):
     the others, here all read the same ones; and each layer has a gate unit of its own.
 
     Source: Chang et al., "PEPNet: parameter and embedding personalized network for infusing with
-        personalized prior information", KDD 2023, sections 3.2 to 3.4.
+        personalized prior information", KDD 2023: Gate NU, EPNet and PPNet.
     """
 
     def __init__(self, config: PepnetConfig, *, sizes: Sizes) -> None:

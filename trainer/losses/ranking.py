@@ -32,6 +32,10 @@ class PairwiseLoss(TaskLoss):
     mean over pairs, each counting by the product of both examples' weights. Labels matter by their
     order only (RankNet with target probability 1).
 
+    Each rank takes the pairs whose higher example is its own. What they say of all other scores is
+    summed over ranks in forward already: no collective runs in backward, beside those of the
+    tables.
+
     Source: Burges et al., "Learning to rank using gradient descent", ICML 2005, equation 3; Rendle
         et al., "BPR: Bayesian personalized ranking from implicit feedback", UAI 2009, section 4.1,
         where pairs are sampled; here all of a step are taken.

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from data_loaders.task_config import MulticlassTask
 from trainer.losses import TaskBatch, TaskLoss
@@ -89,7 +88,8 @@ def _add_classes(histogram_C2Q: Tensor, batch: TaskBatch) -> None:
     """Each class against the rest, by the log-odds of its probability."""
     log_BC = batch.outputs_BK.log_softmax(dim=1)
     log_odds_BC = log_BC - torch.log1p(-log_BC.exp())
-    is_class_BC = functional.one_hot(batch.labels_B.long(), log_BC.shape[1]).double()
+    classes_C = torch.arange(log_BC.shape[1], device=log_BC.device)
+    is_class_BC = (batch.labels_B.unsqueeze(1) == classes_C).double()
     weights_B1 = batch.weights_B.unsqueeze(1)
     add_scores(
         histogram_C2Q,

@@ -46,9 +46,11 @@ _STYLE: Any = {
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
 }
-_WIDTH_INCHES, _PANEL_INCHES = 8.6, 2.5
+_WIDTH_INCHES, _PANEL_INCHES = 9.7, 2.5
 # lines of more points need no mark at each
-_MOST_MARKS = 30
+_MOST_MARKS = 20
+# a legend of more lines covers them
+_MOST_IN_LEGEND = 4
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,11 @@ def line_chart(panels: Sequence[Panel], *, alt: str) -> str:
             axes.grid(True)
             if panel.x_label == "step":
                 axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-            if len(panel.lines) > 1:
-                columns = 1 if len(panel.lines) <= 8 else 2
-                if len(panels) == 1:
-                    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), ncols=columns)
-                else:
-                    axes.legend(loc="best", ncols=columns)
+            if 1 < len(panel.lines) <= _MOST_IN_LEGEND and len(panels) > 1:
+                axes.legend(loc="best")
+        longest = max(range(len(panels)), key=lambda index: len(panels[index].lines))
+        if len(panels[longest].lines) > (1 if len(panels) == 1 else _MOST_IN_LEGEND):
+            figure.legend(*grid[longest].get_legend_handles_labels(), loc="outside right center")
         return _svg(figure, alt=alt)
 
 

@@ -54,11 +54,12 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92em; }
 caption { text-align: left; color: var(--quiet); padding-bottom: .3rem; }
-th, td { padding: .28rem .8rem; text-align: left; border-bottom: 1px solid var(--line);
+th, td { padding: .28rem .6rem; text-align: left; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
-thead th { color: var(--quiet); font-weight: 600; vertical-align: bottom; }
+thead th { color: var(--quiet); font-weight: 600; vertical-align: bottom;
+  white-space: normal; }
 tbody th { font-weight: 500; } tbody tr:hover { background: var(--soft); }
-.number { text-align: right; }
+th.number, td.number { text-align: right; }
 figure { margin: 1rem 0; } figure svg { max-width: 100%; height: auto; display: block; }
 svg { stroke-linejoin: round; stroke-linecap: butt; }
 pre { background: var(--soft); padding: 1rem; overflow-x: auto; font-size: .85em; }

@@ -58,7 +58,7 @@ def _plan(placements: list[dict[str, Any]]) -> str:
             item["dim"],
             item["sharding"],
             ", ".join(map(str, item["ranks"])),
-            f"{item['rank_bytes'] / 2**20:,.2f}",
+            round(item["rank_bytes"] / 2**20, 2),
         ]
         for item in placements
     ]
@@ -84,7 +84,7 @@ def results_section(run: RunData) -> str | None:
         ]
         columns = ["task", "labels"]
         for metric in metrics:
-            columns += [_words(metric), *(["best possible"] if metric in known else [])]
+            columns += [words(metric), *(["best possible"] if metric in known else [])]
         rows = []
         for task, result in results.items():
             row = [task, result["examples"]]
@@ -122,11 +122,11 @@ def learning_section(run: RunData) -> str | None:
         for metric in dict.fromkeys(["loss", quality] if quality else ["loss"]):
             lines = [*_curves(run, task=task, metric=metric)]
             if lines:
-                panels.append(Panel(f"{task}: {_words(metric)}", lines))
+                panels.append(Panel(f"{task}: {words(metric)}", lines))
         if panels:
             metrics = " and ".join(panel.title.partition(": ")[2] for panel in panels)
             charts.append(line_chart(panels, alt=f"{task}: {metrics} over the steps"))
-    return _figures(charts)
+    return figures(charts)
 
 
 def _curves(run: RunData, *, task: str, metric: str) -> list[Line]:
@@ -156,21 +156,19 @@ def speed_section(run: RunData) -> str | None:
     rates = [line["examples_per_second"] for line in run.train]
     panel = Panel("examples per second", [Line("train", steps, rates)])
     text = f"<p>Median {number(round(sorted(rates)[len(rates) // 2]))} examples per second.</p>"
-    return text + (_figures([line_chart([panel], alt="examples per second over the steps")]) or "")
+    return text + (figures([line_chart([panel], alt="examples per second over the steps")]) or "")
 
 
 def recipe_section(run: RunData) -> str | None:
     return f"<pre><code>{html.escape(run.recipe_text)}</code></pre>"
 
 
+def words(metric: str) -> str:
+    """A metric's name as people write it."""
+    short = {"auc": "AUC", "mse": "MSE", "mae": "MAE", "r2": "R²"}
+    return " ".join(short.get(part, part) for part in metric.split("_"))
+
+
 def figures(charts: list[str]) -> str | None:
     """Charts below one another; None for none."""
     return "".join(f"<figure>{chart}</figure>" for chart in charts) if charts else None
-
-
-_figures = figures
-
-
-def _words(metric: str) -> str:
-    short = {"auc": "AUC", "mse": "MSE", "mae": "MAE", "r2": "R²", "ndcg": "NDCG"}
-    return " ".join(short.get(part, part) for part in metric.split("_"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 NOTHING = "–"
 
@@ -16,7 +16,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, caption: 
         rows: text as it is, numbers in a form that suits their size, None as a dash.
         caption: above it.
     """
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
+    head = "".join(
+        f'<th scope="col"{_style(row[index] for row in rows)}>{html.escape(name)}</th>'
+        for index, name in enumerate(columns)
+    )
     body = "".join(
         f'<tr><th scope="row">{html.escape(str(row[0]))}</th>'
         + "".join(_cell(value) for value in row[1:])
@@ -35,6 +38,10 @@ def number(value: float) -> str:
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     return f"{value:.4f}" if abs(value) >= 0.001 else f"{value:.3g}"
+
+
+def _style(column: Iterable[object]) -> str:
+    return ' class="number"' if any(isinstance(value, int | float) for value in column) else ""
 
 
 def _cell(value: object) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from trainer.report.charts import Bars, Line, Panel, bar_chart, heat_map, line_chart
 from trainer.report.run_data import SLICED, RunData
-from trainer.report.sections import figures
+from trainer.report.sections import figures, words
 from trainer.report.tables import table
 
 # more lines than these cannot be told apart
@@ -145,7 +145,7 @@ def slices_section(run: RunData) -> str | None:
             for metric in SLICED:
                 if f"{metric}_{feature}_warm" not in result:
                     continue
-                row: list[Any] = [feature, task, metric.upper() if metric != "accuracy" else metric]
+                row: list[Any] = [feature, task, words(metric)]
                 for part in ("warm", "cold"):
                     best = result.get(f"best_{metric}_{feature}_{part}")
                     known_best |= best is not None
@@ -158,8 +158,8 @@ def slices_section(run: RunData) -> str | None:
     if not rows:
         return None
     columns = ["id", "task", "metric"]
-    for part in ("of known ids", "of rare or new ids"):
-        columns += [f"labels {part}", part, "best possible"]
+    for part in ("known ids", "rare or new ids"):
+        columns += [f"labels of {part}", f"{part}", "best possible"]
     if not known_best:
         columns = [name for name in columns if name != "best possible"]
         rows = [[*row[:5], *row[6:8]] for row in rows]
@@ -174,7 +174,11 @@ def importance_section(run: RunData) -> str | None:
     panels = []
     for task, found in tasks.items():
         features = sorted(found["features"].items(), key=lambda item: -item[1])[:_MOST_BARS]
-        label = "rise of the loss" if found["metric"] == "loss" else f"drop of {found['metric']}"
+        label = (
+            "rise of the loss"
+            if found["metric"] == "loss"
+            else f"drop of the {words(found['metric'])}"
+        )
         names, values = [name for name, _ in features], [value for _, value in features]
         panels.append(Bars(task, names, values, x_label=label))
     names = list(next(iter(tasks.values()))["features"])

@@ -53,6 +53,23 @@ def test_a_column_that_is_read_twice_has_the_type_that_serves_both() -> None:
     assert [bounds.high for bounds in found["hour"].bounds if bounds.low == 0] == [23]
 
 
+def test_labels_of_every_kind_and_weights_of_examples_have_their_bounds() -> None:
+    """All of them are columns of the data set; classes are integers."""
+    tasks = {
+        "aisle": {"kind": "multiclass", "num_classes": 7, "example_weight": "importance"},
+        "spent": {"kind": "regression", "loss": "ziln"},
+        "grade": {"kind": "ranking", "where": "seen"},
+    }
+    data = DataConfig.model_validate({"features": {"user": {"kind": "id"}}, "tasks": tasks})
+    found = {item.name: item for item in raw_columns(data, prepare=PrepareConfig(), num_rows={})}
+    assert set(found) == set(read_columns(data))
+    assert all(column.is_written for column in found.values())
+    assert found["aisle"].type == "integer"
+    wanted = {"aisle": (0, 6), "importance": (0, None), "spent": (0, None), "grade": (0, 1)}
+    for name, limits in wanted.items():
+        assert limits in [(bounds.low, bounds.high) for bounds in found[name].bounds]
+
+
 def test_numbers_ids_and_labels_are_fitted() -> None:
     """A column that needs a vocabulary as ids; vectors and weights not at all."""
     data = data_of(

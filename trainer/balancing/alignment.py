@@ -1,0 +1,73 @@
+"""Methods that give every task the same say.
+
+Shape legend: T tasks, P of them that have a gradient in this step, R rank of the gradients.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainer.balance_config import ImtlConfig
+from trainer.balancing.balancer import LEAST_EIGENVALUE, GradientBalancer, norms_and_cosines
+from trainer.losses import TaskLoss
+
+
+class Imtl(GradientBalancer):
+    """Impartial multi-task learning: its gradients, and with `scale_losses` its losses too.
+
+    Gradients: the direction has the same projection on every task's gradient, a closed form. The
+    paper's factors sum to 1; here their absolute values do, which is the same where none is
+    negative, and elsewhere, where the paper's sum of negative and positive ones may come near 0 or
+    change its sign, keeps the step bounded and downhill.
+
+    Losses: exp(s) L - s for each task, with s learned by the run's dense optimizer; a task without
+    labels in a step adds nothing.
+
+    Source: Liu et al., "Towards impartial multi-task learning", ICLR 2021, equations 4 and 9.
+    """
+
+    def __init__(self, config: ImtlConfig, *, tasks: tuple[TaskLoss, ...], seed: int) -> None:
+        super().__init__(config, tasks=tasks, seed=seed)
+        self.log_scales_T: nn.Parameter | None = None
+        if config.scale_losses:
+            self.log_scales_T = nn.Parameter(torch.zeros(len(tasks)))
+
+    def total_loss(self, losses_T: Tensor, *, means_T: Tensor) -> Tensor:
+        if self.log_scales_T is None:
+            return losses_T.sum()
+        scaled_T = losses_T * torch.exp(self.log_scales_T)
+        return (scaled_T - (means_T != 0) * self.log_scales_T).sum()
+
+    def present_factors(
+        self, gram_PP: np.ndarray, *, tasks_P: np.ndarray, means_P: np.ndarray
+    ) -> np.ndarray:
+        norms_P, cosines_PP = norms_and_cosines(gram_PP)
+        # of unit gradients, the combination whose inner product with each of them is 1
+        factors_P = np.linalg.solve(cosines_PP, np.ones_like(norms_P)) / norms_P
+        return factors_P / np.abs(factors_P).sum()
+
+
+class AlignedMtl(GradientBalancer):
+    """Aligned-MTL: the nearest matrix of gradients whose singular values are all equal, to the
+    smallest of theirs; all tasks count alike in it.
+
+    Directions in which the gradients differ by no more than rounding have no singular value of
+    their own and are left out.
+
+    Source: Senushkin, Patakin, Kuznetsov and Konushin, "Independent component alignment for
+        multi-task learning", CVPR 2023, equations 11 and 12, algorithm 1.
+    """
+
+    def present_factors(
+        self, gram_PP: np.ndarray, *, tasks_P: np.ndarray, means_P: np.ndarray
+    ) -> np.ndarray:
+        norms_P = np.sqrt(gram_PP.diagonal())
+        cosines_PP = gram_PP / np.outer(norms_P, norms_P)
+        rank = int((np.linalg.eigvalsh(cosines_PP) > LEAST_EIGENVALUE).sum())
+        values_P, vectors_PP = np.linalg.eigh(gram_PP)
+        # the smallest comes first
+        singular_R = np.sqrt(np.maximum(values_P[-rank:], values_P[-1] * LEAST_EIGENVALUE**2))
+        vectors_PR = vectors_PP[:, -rank:]
+        return (vectors_PR * (singular_R[0] / singular_R)) @ vectors_PR.sum(0)
