@@ -107,7 +107,7 @@ def print_step_report(report: dict[str, Any], console: Console) -> None:
     )
     console.print(_steps_table(report))
     console.print(
-        "its / static: its time over that of static weights; by CPU: its CPU time;\n"
+        "ratio: of times to that of static weights; CPU: of this process alone;\n"
         "textbook: unfused tables, and for PCGrad a backward for each task",
         style="dim",
         highlight=False,
@@ -164,7 +164,7 @@ def _contenders_table(report: dict[str, Any]) -> Table:
 def _steps_table(report: dict[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("method", no_wrap=True)
-    for column in ("median ms", "p10 - p90", "CPU ms", "its / static", "by CPU"):
+    for column in ("median ms", "p10 - p90", "CPU ms", "ratio", "CPU ratio"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in report["results"]:
         name = row["variant"]

@@ -11,6 +11,7 @@ import typer
 from cluster.cli_bench import Overrides, RecipeName, bench
 from cluster.cli_report import EXAMPLE as REPORT_EXAMPLE
 from cluster.cli_report import report
+from cluster.cli_tune import EXAMPLE, tune
 
 if TYPE_CHECKING:
     from trainer.config import Recipe
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 app.command(epilog=REPORT_EXAMPLE)(report)
+app.command(epilog=EXAMPLE)(tune)
 
 Workers = Annotated[
     int | None,

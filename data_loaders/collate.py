@@ -20,14 +20,16 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from data_loaders.batch import InteractionBatch, id_feature_names
 from data_loaders.config import DataConfig, IdFeature
 from data_loaders.label_columns import LabelColumns
-from data_loaders.memory import uninitialised, zeros
+from data_loaders.memory import uninitialised
 from data_loaders.placement import (
+    DENSE,
+    LABELS,
+    LISTS,
     PART,
-    assign_slots,
     place_ids,
     place_lengths,
-    place_lists,
     place_numbers,
+    runs_of,
 )
 from data_loaders.rows import EncodedRows
 from data_loaders.streams import Cursor
@@ -39,7 +41,6 @@ class Layout:
 
     Attributes:
         keys: of the ids, the `num_ids` single ones first.
-        num_tasks: columns of labels, and of what else `LabelColumns` has.
         is_weighted: whether the ids of any list carry weights; then all ids do.
     """
 
@@ -102,15 +103,16 @@ def collate(
     """
     S, B = len(padded_sizes), max(padded_sizes)
     num_given_S = np.zeros(S, np.int64)
-    sources = _Sources.of(parts, num_lists=layout.num_lists)
-    where = assign_slots(sources.is_given_R, sources.parts, num_given_S)
-    dense_SBD = zeros((S, B, layout.num_dense), np.float32)
+    sources = _Sources.of(parts, num_lists=layout.num_lists, num_given_S=num_given_S)
+    dense_SBD = uninitialised((S, B, layout.num_dense), np.float32)
     labels_SBT = uninitialised((S, B, layout.num_tasks), np.float32)
-    labels_SBT.fill(np.nan)
-    place_numbers(sources.addresses_KP[1], sources.parts, *where, dense_SBD)
-    place_numbers(sources.addresses_KP[2], sources.parts, *where, labels_SBT)
+    for column, padding, target_SBC in ((DENSE, 0.0, dense_SBD), (LABELS, np.nan, labels_SBT)):
+        place_numbers(
+            sources.addresses_PA[:, column].copy(),
+            *(sources.parts, sources.runs, num_given_S, padding, target_SBC),
+        )
+    ids = _Ids.place(sources, num_given_S, layout=layout, num_slots=B)
     given_SB = np.arange(B) < num_given_S[:, None]
-    ids = _Ids.place(sources, where, layout=layout, given_SB=given_SB)
     weights, dense, labels = (
         torch.from_numpy(array).unbind()
         for array in (given_SB.astype(np.float32), dense_SBD, labels_SBT)
@@ -131,32 +133,28 @@ class _Sources:
 
     Attributes:
         parts: of dtype `PART`, (P,).
-        addresses_KP: uint64, `EncodedRows.addresses` of each part's window.
-        is_given_R: bool, of the rows of all parts.
+        addresses_PA: uint64, `EncodedRows.addresses` of each part's window.
+        runs: of dtype `RUN`.
     """
 
     parts: np.ndarray
-    addresses_KP: np.ndarray
-    is_given_R: np.ndarray
+    addresses_PA: np.ndarray
+    runs: np.ndarray
 
     @classmethod
-    def of(cls, parts: Sequence[Part], *, num_lists: int) -> _Sources:
-        addresses_PK = [part.rows.addresses for part in parts] or np.zeros((0, 3 + 3 * num_lists))
+    def of(cls, parts: Sequence[Part], *, num_lists: int, num_given_S: np.ndarray) -> _Sources:
         fields = [
             (part.first, len(part.is_given_R), len(part.rows), part.first_place, part.rows_per_step)
             for part in parts
         ]
+        parts_P = np.array(fields, PART)
+        addresses = [part.rows.addresses for part in parts] or np.zeros((0, LISTS + 3 * num_lists))
+        is_given_R = np.concatenate([np.zeros(0, bool), *(part.is_given_R for part in parts)])
         return cls(
-            parts=np.array(fields, PART),
-            addresses_KP=np.array(addresses_PK, np.uint64).T.copy(),
-            is_given_R=np.concatenate([np.zeros(0, bool), *(part.is_given_R for part in parts)]),
+            parts=parts_P,
+            addresses_PA=np.array(addresses, np.uint64),
+            runs=runs_of(is_given_R, parts_P, num_given_S),
         )
-
-    @property
-    def lists(self) -> list[np.ndarray]:
-        """uint64 (3, P) of each list: addresses of offsets, values and weights."""
-        num_kinds, num_parts = self.addresses_KP.shape
-        return list(self.addresses_KP[3:].reshape((num_kinds - 3) // 3, 3, num_parts))
 
 
 @dataclass(frozen=True)
@@ -169,49 +167,23 @@ class _Ids:
 
     @classmethod
     def place(
-        cls,
-        sources: _Sources,
-        where: tuple[np.ndarray, np.ndarray],
-        *,
-        layout: Layout,
-        given_SB: np.ndarray,
+        cls, sources: _Sources, num_given_S: np.ndarray, *, layout: Layout, num_slots: int
     ) -> _Ids:
-        S, B = given_SB.shape
-        lengths_SFB = uninitialised((S, len(layout.keys), B), np.int32)
-        lengths_SFB[:, : layout.num_ids] = given_SB[:, None]
-        lengths_SFB[:, layout.num_ids :] = 0
-        lengths_LSB = np.moveaxis(lengths_SFB[:, layout.num_ids :], 1, 0)
-        for (offsets_P, _, _), lengths_SB in zip(sources.lists, lengths_LSB, strict=True):
-            place_lengths(offsets_P, sources.parts, *where, lengths_SB)
-        num_given_S = given_SB.sum(axis=1)
-        num_listed_SL = lengths_SFB[:, layout.num_ids :].sum(axis=2, dtype=np.int64)
-        ends_S = np.cumsum(layout.num_ids * num_given_S + num_listed_SL.sum(axis=1))
-        list_starts_SL = (ends_S - num_listed_SL.sum(axis=1))[:, None] + (
-            np.cumsum(num_listed_SL, axis=1) - num_listed_SL
-        )
-        start_S = np.concatenate([[0], ends_S[:-1]])
+        S, K = len(num_given_S), len(layout.keys)
+        where = (sources.addresses_PA, sources.parts, sources.runs)
+        lengths_SKB = uninitialised((S, K, num_slots), np.int32)
+        sums_SK = place_lengths(*where, num_given_S, layout.num_ids, lengths_SKB)
+        ends_S = np.cumsum(sums_SK.sum(axis=1))
+        start_SK = np.cumsum(sums_SK).reshape(S, K) - sums_SK
         values = uninitialised((int(ends_S[-1]),), np.int64)
-        weights = np.ones(ends_S[-1], np.float32) if layout.is_weighted else None
-        starts_LSB = [
-            list_starts_SL[:, index, None] + np.cumsum(lengths, axis=1) - lengths
-            for index, lengths in enumerate(lengths_LSB)
-        ]
-        place_ids(
-            *(sources.addresses_KP[0], sources.parts, *where),
-            *(start_S, num_given_S, layout.num_ids, values),
-        )
-        for (offsets_P, values_P, weights_P), starts_SB in zip(
-            sources.lists, starts_LSB, strict=True
-        ):
-            place_lists(values_P, offsets_P, sources.parts, *where, starts_SB, values)
-            if weights is not None and weights_P.all():
-                place_lists(weights_P, offsets_P, sources.parts, *where, starts_SB, weights)
+        weights = np.ones(ends_S[-1] if layout.is_weighted else 0, np.float32)
+        place_ids(*where, layout.num_ids, start_SK, values, weights)
         sizes = np.diff(ends_S, prepend=0).tolist()
         none = [None] * S
         return cls(
             values_S=torch.from_numpy(values).split(sizes),
-            weights_S=none if weights is None else torch.from_numpy(weights).split(sizes),
-            lengths_S=torch.from_numpy(lengths_SFB).unbind(),
+            weights_S=none if not layout.is_weighted else torch.from_numpy(weights).split(sizes),
+            lengths_S=torch.from_numpy(lengths_SKB).unbind(),
         )
 
     def of_step(self, step: int, *, size: int, keys: Sequence[str]) -> KeyedJaggedTensor:

@@ -1,6 +1,6 @@
 """Arrow columns as numpy arrays.
 
-Shape legend: R rows.
+Shape legend: R rows, N ids or other values, D distinct ones of a dictionary.
 """
 
 from __future__ import annotations
@@ -11,8 +11,19 @@ import pyarrow.compute as pc
 from numba import njit
 
 from data_loaders.errors import WrongRowsError
+from data_loaders.memory import frozen
 
 WRONG_ROW = -1
+NO_LIMIT = 2**62
+NO_VALIDITY = frozen(np.zeros(0, np.uint8))
+
+
+def columns_of(table: pa.Table) -> dict[str, pa.Array]:
+    """A table's columns, each as one array."""
+    batches = table.to_batches()
+    if len(batches) == 1:
+        return dict(zip(table.column_names, batches[0].columns, strict=True))
+    return {name: column_of(table, name) for name in table.column_names}
 
 
 def column_of(table: pa.Table, name: str) -> pa.Array:
@@ -44,44 +55,50 @@ def valid_of(column: pa.Array) -> np.ndarray:
     return column.is_valid().to_numpy(zero_copy_only=False)
 
 
-def list_bounds(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """int64 (R,) starts and (R,) ends of each list in `column.values`; a null list has no length,
-    because the bytes behind it may hold anything.
+def kept_lists(column: pa.Array, *, max_length: int = NO_LIMIT) -> tuple[np.ndarray, np.ndarray]:
+    """Where the last `max_length` values of each list lie in `column.values`: int64 (R,) starts and
+    (R,) lengths; a null list has none, because the bytes behind it may hold anything.
     """
-    offsets = column.offsets.to_numpy().astype(np.int64)
-    starts, ends = offsets[:-1], offsets[1:]
-    return starts, np.where(valid_of(column), ends, starts) if column.null_count else ends
+    validity = NO_VALIDITY
+    if column.null_count:
+        validity = frozen(np.frombuffer(column.buffers()[0], np.uint8))
+    return _kept_lists(column.offsets.to_numpy(), validity, column.offset, max_length)
 
 
 def gathered(values: pa.Array, *, starts: np.ndarray, lengths: np.ndarray) -> pa.Array:
-    """The ranges of an array that begin at `starts`, behind one another."""
+    """The ranges of an array that begin at `starts`, rising, behind one another."""
     total = int(lengths.sum())
     if not total:
         return values.slice(0, 0)
+    if starts[-1] + lengths[-1] - starts[0] == total:  # nothing was cut off between them
+        return values.slice(int(starts[0]), total)
     offsets = np.cumsum(lengths) - lengths
-    first = int(starts[np.argmax(lengths > 0)])
-    is_run = (starts - offsets == first) | (lengths == 0)
-    if is_run.all():  # nothing was cut off between them
-        return values.slice(first, total)
     return values.take(pa.array(np.repeat(starts - offsets, lengths) + np.arange(total)))
 
 
-def raw_integers(column: pa.Array) -> tuple[np.ndarray, np.ndarray, int]:
-    """A column of integers as it lies in memory, for `is_valid` and compiled loops.
+def raw_values(column: pa.Array) -> tuple[np.ndarray, np.ndarray, int]:
+    """A column of numbers as it lies in memory, for `is_valid` and compiled loops.
 
     Returns:
         The values, anything where null; the validity bits, none if nothing is null; and where the
         column's first bit is among them.
     """
-    if not len(column):
-        return column.to_numpy(zero_copy_only=False), np.zeros(0, np.uint8), 0
+    if not column.null_count:
+        return column.to_numpy(), NO_VALIDITY, 0
     validity, values = column.buffers()
     values_R = np.frombuffer(values, column.type.to_pandas_dtype())
-    return (
-        values_R[column.offset : column.offset + len(column)],
-        np.frombuffer(validity, np.uint8) if column.null_count else np.zeros(0, np.uint8),
-        column.offset,
-    )
+    values_R = frozen(values_R[column.offset : column.offset + len(column)])
+    return values_R, frozen(np.frombuffer(validity, np.uint8)), column.offset
+
+
+def raw_floats(column: pa.Array) -> tuple[np.ndarray, np.ndarray, int]:
+    """As `raw_values`, in float32 or float64; integers beyond 2^53 are rounded."""
+    if pa.types.is_float32(column.type) or pa.types.is_float64(column.type):
+        return raw_values(column)
+    if pa.types.is_integer(column.type):
+        values_R, validity, offset = raw_values(column)
+        return frozen(values_R.astype(np.float64)), validity, offset
+    return frozen(numbers_of(column)), NO_VALIDITY, 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
@@ -90,34 +107,60 @@ def is_valid(validity: np.ndarray, bit: int) -> bool:
     return len(validity) == 0 or (validity[bit >> 3] >> (bit & 7)) & 1 == 1
 
 
-def rows_of_codes(codes: pa.Array, *, rows_D: np.ndarray, missing_row: int) -> np.ndarray:
-    """int64 (N,): `rows_D[code]` of each code of a dictionary, `missing_row` for null.
+def write_rows_of_codes(
+    codes: pa.Array, out_R: np.ndarray, place_R: np.ndarray, *, rows_D: np.ndarray, missing_row: int
+) -> None:
+    """Writes `rows_D[code]` of each code of a dictionary to its place, `missing_row` for null.
 
     Raises:
         WrongRowsError: a code is none of the dictionary; Arrow reads them unchecked.
     """
-    codes_N, validity, offset = raw_integers(codes)
-    rows_N, num_wrong = _rows_of_codes(codes_N, validity, offset, rows_D, missing_row)
-    if num_wrong:
+    raw = raw_values(codes)
+    if not write_coded(*raw, len(rows_D), frozen(rows_D), missing_row, place_R, out_R):
         raise WrongRowsError(
             "a string's code lies outside the dictionary of its row group; the file is damaged: "
             "write it again",
-            is_wrong_R=rows_N == WRONG_ROW,
+            is_wrong_R=out_R[place_R] == WRONG_ROW,
         )
-    return rows_N
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _rows_of_codes(
-    codes_N: np.ndarray, validity: np.ndarray, offset: int, rows_D: np.ndarray, missing_row: int
-) -> tuple[np.ndarray, int]:
-    rows_N, num_wrong = np.empty(len(codes_N), np.int64), 0
-    for n in range(len(codes_N)):
-        rows_N[n] = missing_row
-        if is_valid(validity, offset + n):
-            if 0 <= codes_N[n] < len(rows_D):
-                rows_N[n] = rows_D[codes_N[n]]
+def write_coded(
+    codes_R: np.ndarray,
+    validity: np.ndarray,
+    offset: int,
+    num_codes: int,
+    rows_D: np.ndarray,
+    missing_row: int,
+    place_R: np.ndarray,
+    out_R: np.ndarray,
+) -> bool:
+    """Writes `rows_D[code]`, or the code itself where `rows_D` is empty, `missing_row` for null and
+    `WRONG_ROW` for a code that is not below `num_codes`; returns whether there is no such.
+    """
+    is_right = True
+    for r in range(len(codes_R)):
+        row = np.int64(missing_row)
+        if is_valid(validity, offset + r):
+            row = np.int64(codes_R[r])
+            if 0 <= row < num_codes:
+                row = rows_D[row] if len(rows_D) else row
             else:
-                rows_N[n] = WRONG_ROW
-                num_wrong += 1
-    return rows_N, num_wrong
+                row, is_right = np.int64(WRONG_ROW), False
+        out_R[place_R[r]] = row
+    return is_right
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _kept_lists(
+    offsets: np.ndarray, validity: np.ndarray, offset: int, max_length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    num_lists = max(0, len(offsets) - 1)
+    starts_R, lengths_R = np.empty(num_lists, np.int64), np.empty(num_lists, np.int64)
+    for r in range(num_lists):
+        length = offsets[r + 1] - offsets[r]
+        if length > max_length:
+            length = max_length
+        starts_R[r] = offsets[r + 1] - length
+        lengths_R[r] = length if is_valid(validity, offset + r) else 0
+    return starts_R, lengths_R

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from data_loaders.columns import is_valid, raw_integers, rows_of_codes, valid_of
+from data_loaders.columns import is_valid, raw_values, valid_of, write_rows_of_codes
 
 # Changing this key, or anything below, moves every hashed id to another row of its table: old
 # checkpoints turn to noise. tests/data_loaders/test_hashing.py holds golden values.
@@ -41,14 +41,29 @@ def hashed_range(start: int, stop: int, *, key: tuple[int, ...]) -> np.ndarray:
 
 def hash_rows(column: pa.Array, *, num_rows: int, missing_row: int = 0) -> np.ndarray:
     """Rows 1 to num_rows - 1 of a table for a column of ids, `missing_row` for null: int64 (N,)."""
+    rows_N = np.empty(len(column), np.int64)
+    place_N = np.arange(len(column))
+    write_hashed(column, rows_N, place_N, num_rows=num_rows, missing_row=missing_row)
+    return rows_N
+
+
+def write_hashed(
+    column: pa.Array, out_N: np.ndarray, place_N: np.ndarray, *, num_rows: int, missing_row: int
+) -> None:
+    """Writes what `hash_rows` returns, each row to its place."""
     num_hashed = np.uint64(num_rows - 1)
     if pa.types.is_integer(column.type):
-        return _rows_of_integers(*raw_integers(column), num_hashed, missing_row)
-    if pa.types.is_dictionary(column.type):
-        rows_D = hash_rows(column.dictionary, num_rows=num_rows)
-        return rows_of_codes(column.indices, rows_D=rows_D, missing_row=missing_row)
-    rows_N = 1 + (hash_ids(column) % num_hashed).astype(np.int64)
-    return np.where(valid_of(column), rows_N, missing_row) if column.null_count else rows_N
+        _write_hashed(*raw_values(column), num_hashed, missing_row, place_N, out_N)
+    elif pa.types.is_dictionary(column.type):
+        rows_D = _rows_of_hashes(column.dictionary, num_hashed)
+        write_rows_of_codes(column.indices, out_N, place_N, rows_D=rows_D, missing_row=missing_row)
+    else:
+        rows_N = _rows_of_hashes(column, num_hashed)
+        out_N[place_N] = np.where(valid_of(column), rows_N, missing_row)
+
+
+def _rows_of_hashes(column: pa.Array, num_hashed: np.uint64) -> np.ndarray:
+    return 1 + (hash_ids(column) % num_hashed).astype(np.int64)
 
 
 def hash_ids(column: pa.Array) -> np.ndarray:
@@ -58,7 +73,7 @@ def hash_ids(column: pa.Array) -> np.ndarray:
         https://pandas.pydata.org/docs/reference/api/pandas.util.hash_array.html
     """
     if pa.types.is_integer(column.type):
-        return mix64(raw_integers(column)[0].astype(np.uint64, copy=False))
+        return mix64(raw_values(column)[0].astype(np.uint64, copy=False))
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if not len(column):
@@ -91,19 +106,20 @@ def _finalised(value: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _rows_of_integers(
+def _write_hashed(
     values_N: np.ndarray,
     validity: np.ndarray,
     offset: int,
     num_hashed: np.uint64,
     missing_row: int,
-) -> np.ndarray:
-    rows_N = np.empty(len(values_N), np.int64)
+    place_N: np.ndarray,
+    out_N: np.ndarray,
+) -> None:
     for n in range(len(values_N)):
-        rows_N[n] = missing_row
+        row = np.int64(missing_row)
         if is_valid(validity, offset + n):
-            rows_N[n] = 1 + np.int64(_mix(np.uint64(values_N[n])) % num_hashed)
-    return rows_N
+            row = 1 + np.int64(_mix(np.uint64(values_N[n])) % num_hashed)
+        out_N[place_N[n]] = row
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -120,11 +136,13 @@ def _sip_hashes(
         v3 = key_1 ^ np.uint64(0x7465646279746573)
         num_words = (stop - start) // 8
         for word in range(num_words + 1):
-            message = np.uint64(0)
-            first = start + 8 * word
-            for byte in range(min(8, stop - first)):
-                message |= np.uint64(text_N[first + byte]) << np.uint64(8 * byte)
-            if word == num_words:
+            first, message = np.uint64(start + 8 * word), np.uint64(0)
+            if word < num_words:
+                for byte in range(8):  # becomes one instruction
+                    message |= np.uint64(text_N[first + np.uint64(byte)]) << np.uint64(8 * byte)
+            else:
+                for byte in range((stop - start) & 7):
+                    message |= np.uint64(text_N[first + np.uint64(byte)]) << np.uint64(8 * byte)
                 message |= np.uint64(stop - start) << np.uint64(56)
             v3 ^= message
             for _ in range(2):

@@ -10,14 +10,16 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from data_loaders.columns import numbers_of, rows_of_codes, valid_of
+from data_loaders.columns import numbers_of, raw_values, valid_of, write_coded, write_rows_of_codes
 from data_loaders.config import IdFeature, IdListFeature
 from data_loaders.errors import InputError, SchemaError, WrongRowsError, wrong_rows_of
-from data_loaders.hashing import hash_rows
+from data_loaders.hashing import hash_rows, write_hashed
 from data_loaders.id_vocabulary import FIRST_ROW, read_vocabulary
+from data_loaders.memory import frozen
 from data_loaders.storage import first_line
 
 MISSING_ROW = 0
+_THEMSELVES = frozen(np.zeros(0, np.int64))
 
 
 class IdEncoder:
@@ -33,10 +35,11 @@ class IdEncoder:
     """
 
     def __init__(self, feature: IdFeature | IdListFeature, *, column: str, num_rows: int) -> None:
-        self._column = column
+        self.column = column
         self._num_rows = num_rows
         self._is_number = feature.encoding == "quantiles"
         self._is_hashed = feature.encoding == "hash"
+        self._is_direct = feature.encoding == "direct"
         self._fill = feature.fill if isinstance(feature, IdFeature) else None
         self._rows_of: Callable[[pa.Array], np.ndarray] = self._hashed
         if feature.encoding == "direct":
@@ -56,18 +59,29 @@ class IdEncoder:
             self._boundaries = np.asarray(feature.boundaries, np.float64)
             self._rows_of = self._ranges
 
-    def rows(self, ids: pa.Array) -> np.ndarray:
-        """int64 (N,); for a null the row of `fill`, or row 0.
+    def write(self, ids: pa.Array, out_N: np.ndarray, place_N: np.ndarray) -> None:
+        """Writes the row of each id to its place; for a null the row of `fill`, or row 0.
 
         Raises:
             SchemaError: an id has no row, or is of another type than it must be.
         """
-        if self._is_hashed or pa.types.is_dictionary(ids.type):
-            missing_row = self._missing_row(ids.type) if ids.null_count else MISSING_ROW
-            if self._is_hashed:
-                return hash_rows(ids, num_rows=self._num_rows, missing_row=missing_row)
+        is_dictionary = pa.types.is_dictionary(ids.type)
+        if not (self._is_hashed or self._is_direct or is_dictionary):
+            out_N[place_N] = self._rows(ids)
+            return
+        missing_row = self._missing_row(ids.type) if ids.null_count else MISSING_ROW
+        if self._is_hashed:
+            write_hashed(ids, out_N, place_N, num_rows=self._num_rows, missing_row=missing_row)
+        elif is_dictionary:
             rows_D = self._rows_of(ids.dictionary)
-            return rows_of_codes(ids.indices, rows_D=rows_D, missing_row=missing_row)
+            write_rows_of_codes(ids.indices, out_N, place_N, rows_D=rows_D, missing_row=missing_row)
+        else:
+            rows = (self._num_rows, _THEMSELVES, missing_row)
+            if not write_coded(*raw_values(ids), *rows, place_N, out_N):
+                self._rows(ids)  # raises
+
+    def _rows(self, ids: pa.Array) -> np.ndarray:
+        """int64 (N,), the row of each."""
         if not ids.null_count:
             return self._filled(ids)
         rows = np.full(len(ids), self._missing_row(ids.type), np.int64)
@@ -92,7 +106,7 @@ class IdEncoder:
             fill = pa.array([self._fill], pa.float64() if self._is_number else kind)
         except (pa.ArrowException, TypeError, OverflowError) as error:
             raise SchemaError(
-                f"column {self._column}: fill {self._fill!r} is no {kind} ({first_line(error)}); "
+                f"column {self.column}: fill {self._fill!r} is no {kind} ({first_line(error)}); "
                 "correct the recipe's fill"
             ) from error
         try:
@@ -108,7 +122,7 @@ class IdEncoder:
         outside = (rows < 0) | (rows >= self._num_rows)
         if outside.any():
             raise WrongRowsError(
-                f"column {self._column}: id {rows[outside][0]} lies outside its table; "
+                f"column {self.column}: id {rows[outside][0]} lies outside its table; "
                 f"expected 0 to {self._num_rows - 1} (encoding: direct); "
                 "enlarge the table's num_rows or use encoding: hash",
                 is_wrong_R=outside,
@@ -116,7 +130,7 @@ class IdEncoder:
         return rows
 
     def _known(self, ids: pa.Array) -> np.ndarray:
-        return self._vocabulary.rows(ids, name=self._column)
+        return self._vocabulary.rows(ids, name=self.column)
 
     def _ranges(self, numbers: pa.Array) -> np.ndarray:
         """Row 1 is below the first boundary; a boundary belongs to the range above it."""

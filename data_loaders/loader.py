@@ -22,7 +22,8 @@ from data_loaders.row_groups import list_row_groups, read_columns
 from data_loaders.skipping import Skipped
 from data_loaders.streams import ORDER_VERSION, Cursor, EpochPlan, Window, check_world_size
 from data_loaders.transforms import Encoder
-from data_loaders.windows import WindowReader, WindowRows, WindowsAhead
+from data_loaders.windows import WindowReader, WindowRows
+from data_loaders.windows_ahead import WindowsAhead
 
 # Rows are put into batches for several steps at once: enough that moving them outweighs Python.
 ROWS_PER_ROUND = 32768
@@ -176,13 +177,11 @@ class InteractionLoader:
             parts = [
                 part for rows in held for part in _parts(rows, plan=plan, steps=steps, size=size)
             ]
+            sizes = plan.padded_sizes(world_size=self._world_size, steps=steps)
             batches = collate(
                 parts,
                 layout=self._layout,
-                padded_sizes=[
-                    plan.padded_size(world_size=self._world_size, step=step) * size
-                    for step in steps
-                ],
+                padded_sizes=[num_examples * size for num_examples in sizes],
                 cursors=[_cursor_behind(plan, step) for step in steps],
             )
             told = _skipped_by_step(taken, plan=plan)
@@ -206,7 +205,7 @@ def _parts(rows: WindowRows, *, plan: EpochPlan, steps: range, size: int) -> Ite
     window, per_step = rows.window, int(plan.rows_per_step_V[rows.window.stream])
     begin = steps.start * per_step
     first, stop = max(begin, window.start), min(steps.stop * per_step, window.stop)
-    if first < stop and rows.rows is not None:
+    if first < stop:
         yield Part(
             rows=rows.rows,
             first=(first - window.start) * size,

@@ -1,4 +1,4 @@
-"""Memory for what is filled over and over: rounds of batches, encoded row groups."""
+"""Memory for what is filled over and over: rounds of batches, windows of encoded rows."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ def uninitialised(shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
     return np.frombuffer(buffer, dtype, count=size).reshape(shape)
 
 
-def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.ndarray:
-    """As `uninitialised`, all zeros."""
-    array = uninitialised(shape, dtype)
-    array.fill(0)
-    return array
+def frozen(array: np.ndarray) -> np.ndarray:
+    """A view that cannot be written to; for compiled loops, which are compiled anew for arrays that
+    can.
+    """
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -4,12 +4,11 @@ Compiled loops without Python's lock: each value is moved once, whatever the num
 several threads can work at once. The first call of a new installation compiles for a second or two;
 later processes load what was compiled.
 
-A round of batches is filled from the windows of all streams at once: `addresses_P` is where a
-column of each window lies in memory, `step_R` and `slot_R`, from `assign_slots`, are where each row
-goes.
+A round of batches is filled from the windows of all streams at once, a run at a time: rows that lie
+behind one another in their window lie so in their batch, too.
 
-Shape legend: P parts of windows, R rows of all parts, C columns, N ids of a list feature, S steps
-of a round, B examples on this rank.
+Shape legend: P parts of windows, A addresses of `EncodedRows`, R rows of all parts, C columns, N
+ids, S steps of a round, B examples on this rank, F id features, L list features, K keys: both.
 """
 
 from __future__ import annotations
@@ -28,6 +27,9 @@ from data_loaders.rows import EncodedRows, Ragged
 # Rows that turn from columns into rows together: both sides of so many stay in the cache.
 BLOCK_ROWS = 32
 
+# Where the columns of a window lie among its addresses.
+IDS, DENSE, LABELS, LISTS = range(4)
+
 # Rows of a window that lie in one round: from row `first` of `window_rows` on, `num_rows` of them,
 # the first at `first_place` of its stream, counted from the round's first row; each step takes
 # `rows_per_step` of the stream.
@@ -37,6 +39,9 @@ PART = np.dtype(
         for name in ("first", "num_rows", "window_rows", "first_place", "rows_per_step")
     ]
 )
+
+# From row `first` of a part's window on, `num_rows` rows that go to one step, from `slot` on.
+RUN = np.dtype([(name, np.int64) for name in ("part", "first", "num_rows", "step", "slot")])
 
 
 def in_order(parts: Sequence[tuple[EncodedRows, np.ndarray]], *, num_rows: int) -> EncodedRows:
@@ -112,6 +117,19 @@ def _scatter_lists(
             target += 1
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def places_of_ids(
+    lengths_R: np.ndarray, place_R: np.ndarray, target_offsets: np.ndarray, place_N: np.ndarray
+) -> None:
+    """Where the ids of lists go, if the lists go to `place_R`."""
+    n = 0
+    for r in range(len(lengths_R)):
+        target = target_offsets[place_R[r]]
+        for i in range(lengths_R[r]):
+            place_N[n] = target + i
+            n += 1
+
+
 def _pointer_of(_typing: Any, _address: Any) -> Any:
     """An address, as a pointer: numba takes no lists of arrays without copying them."""
 
@@ -125,137 +143,138 @@ _pointer: Any = intrinsic(_pointer_of)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def assign_slots(
-    is_given_R: np.ndarray, parts: np.ndarray, next_slot_S: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The step and the slot in that step's batch of each row.
+def runs_of(is_given_R: np.ndarray, parts: np.ndarray, num_given_S: np.ndarray) -> np.ndarray:
+    """Where each row goes.
 
     Args:
         is_given_R: bool, False for a row that was skipped.
         parts: of dtype `PART`, stream by stream, in the order of the rows in each.
-        next_slot_S: int64, the next free slot of each step; moved on.
+        num_given_S: int64 zeros; becomes the number of examples of each step.
 
     Returns:
-        int32 (R,) steps, -1 for a row that was skipped, and int32 (R,) slots.
+        The runs, part by part, of dtype `RUN`.
     """
-    step_R = np.empty(len(is_given_R), np.int32)
-    slot_R = np.empty(len(is_given_R), np.int32)
-    r = 0
-    for part in parts:
+    runs = np.empty(len(is_given_R), RUN)
+    num_runs, r = 0, 0
+    for p in range(len(parts)):
+        part = parts[p]
         step = part.first_place // part.rows_per_step
         left = (step + 1) * part.rows_per_step - part.first_place
-        for _ in range(part.num_rows):
+        is_open = False
+        for n in range(part.num_rows):
             if left == 0:
-                step, left = step + 1, part.rows_per_step
+                step, left, is_open = step + 1, part.rows_per_step, False
             left -= 1
             if is_given_R[r]:
-                step_R[r], slot_R[r] = step, next_slot_S[step]
-                next_slot_S[step] += 1
-            else:
-                step_R[r], slot_R[r] = -1, 0
+                if not is_open:
+                    run = runs[num_runs]
+                    run.part, run.first, run.num_rows = p, part.first + n, 0
+                    run.step, run.slot = step, num_given_S[step]
+                    num_runs += 1
+                runs[num_runs - 1].num_rows += 1
+                num_given_S[step] += 1
+            is_open = is_given_R[r]
             r += 1
-    return step_R, slot_R
+    return runs[:num_runs]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def place_numbers(
     addresses_P: np.ndarray,
     parts: np.ndarray,
-    step_R: np.ndarray,
-    slot_R: np.ndarray,
+    runs: np.ndarray,
+    num_given_S: np.ndarray,
+    padding: float,
     target_SBC: np.ndarray,
 ) -> None:
-    """Dense features or labels into batches, row by row."""
+    """Dense features or labels into batches, row by row, and `padding` behind them."""
     num_columns = target_SBC.shape[2]
-    start = 0
-    for p in range(len(parts)):
-        part = parts[p]
-        values_CR = carray(_pointer(addresses_P[p]), (num_columns, part.window_rows), np.float32)
-        for begin in range(0, part.num_rows, BLOCK_ROWS):
-            stop = min(begin + BLOCK_ROWS, part.num_rows)
+    for run in runs:
+        window_rows = parts[run.part].window_rows
+        values = addresses_P[run.part] + np.uint64(4 * run.first)
+        for begin in range(0, run.num_rows, BLOCK_ROWS):
+            num_rows = min(BLOCK_ROWS, run.num_rows - begin)
+            target_RC = target_SBC[run.step, run.slot + begin : run.slot + begin + num_rows]
             for c in range(num_columns):
-                for r in range(begin, stop):
-                    s = step_R[start + r]
-                    if s >= 0:
-                        target_SBC[s, slot_R[start + r], c] = values_CR[c, part.first + r]
-        start += part.num_rows
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def place_ids(
-    addresses_P: np.ndarray,
-    parts: np.ndarray,
-    step_R: np.ndarray,
-    slot_R: np.ndarray,
-    start_S: np.ndarray,
-    num_given_S: np.ndarray,
-    num_columns: int,
-    target_N: np.ndarray,
-) -> None:
-    """Single ids into batches, feature by feature.
-
-    Args:
-        start_S: where the values of each step begin in the target.
-        num_given_S: examples of each step.
-    """
-    start = 0
-    for p in range(len(parts)):
-        part = parts[p]
-        values_CR = carray(_pointer(addresses_P[p]), (num_columns, part.window_rows), np.int64)
-        for c in range(num_columns):
-            for r in range(part.num_rows):
-                s = step_R[start + r]
-                if s >= 0:
-                    slot = start_S[s] + c * num_given_S[s] + slot_R[start + r]
-                    target_N[slot] = values_CR[c, part.first + r]
-        start += part.num_rows
+                source = _pointer(values + np.uint64(4 * (c * window_rows + begin)))
+                values_R = carray(source, (num_rows,), np.float32)
+                for r in range(num_rows):
+                    target_RC[r, c] = values_R[r]
+    for s in range(len(num_given_S)):
+        target_SBC[s, num_given_S[s] :] = padding
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def place_lengths(
-    addresses_P: np.ndarray,
+    addresses_PA: np.ndarray,
     parts: np.ndarray,
-    step_R: np.ndarray,
-    slot_R: np.ndarray,
-    target_SB: np.ndarray,
-) -> None:
-    """The lengths of lists into batches, from the addresses of their offsets."""
-    start = 0
-    for p in range(len(parts)):
-        part = parts[p]
-        offsets_R = carray(_pointer(addresses_P[p]), (part.window_rows + 1,), np.int64)
-        for r in range(part.num_rows):
-            if step_R[start + r] >= 0:
-                length = offsets_R[part.first + r + 1] - offsets_R[part.first + r]
-                target_SB[step_R[start + r], slot_R[start + r]] = length
-        start += part.num_rows
+    runs: np.ndarray,
+    num_given_S: np.ndarray,
+    num_ids: int,
+    lengths_SKB: np.ndarray,
+) -> np.ndarray:
+    """The number of ids of each key of each example into batches: int64 (S, K), their sums."""
+    num_steps, num_keys, _ = lengths_SKB.shape
+    sums_SK = np.zeros((num_steps, num_keys), np.int64)
+    for s in range(num_steps):
+        sums_SK[s, :num_ids] = num_given_S[s]
+        lengths_SKB[s, :num_ids, : num_given_S[s]] = 1
+        lengths_SKB[s, :, num_given_S[s] :] = 0
+    for run in runs:
+        for k in range(num_ids, num_keys):
+            address = addresses_PA[run.part, LISTS + 3 * (k - num_ids)]
+            source = _pointer(address + np.uint64(8 * run.first))
+            offsets_R = carray(source, (run.num_rows + 1,), np.int64)
+            lengths_R = lengths_SKB[run.step, k, run.slot : run.slot + run.num_rows]
+            for r in range(run.num_rows):
+                lengths_R[r] = offsets_R[r + 1] - offsets_R[r]
+            sums_SK[run.step, k] += offsets_R[run.num_rows] - offsets_R[0]
+    return sums_SK
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def place_lists(
-    values_P: np.ndarray,
-    offsets_P: np.ndarray,
+def place_ids(
+    addresses_PA: np.ndarray,
     parts: np.ndarray,
-    step_R: np.ndarray,
-    slot_R: np.ndarray,
-    start_SB: np.ndarray,
-    target_N: np.ndarray,
+    runs: np.ndarray,
+    num_ids: int,
+    start_SK: np.ndarray,
+    ids_N: np.ndarray,
+    weights_N: np.ndarray,
 ) -> None:
-    """The ids of lists, or their weights, into batches, from the addresses of both.
+    """The ids of all features into batches.
 
     Args:
-        start_SB: where each list begins in the target.
-        target_N: of the values' dtype.
+        start_SK: int64, where the ids of each key of each step begin; moved on for lists.
+        weights_N: float32 ones, or none if no list has weights.
     """
-    start = 0
-    for p in range(len(parts)):
-        part = parts[p]
-        offsets_R = carray(_pointer(offsets_P[p]), (part.window_rows + 1,), np.int64)
-        values_N = carray(_pointer(values_P[p]), (offsets_R[part.window_rows],), target_N.dtype)
-        for r in range(part.num_rows):
-            if step_R[start + r] >= 0:
-                target = start_SB[step_R[start + r], slot_R[start + r]]
-                for n in range(offsets_R[part.first + r], offsets_R[part.first + r + 1]):
-                    target_N[target] = values_N[n]
-                    target += 1
-        start += part.num_rows
+    begin = 0
+    while begin < len(runs):  # the runs of a part: column by column, to read in sequence
+        p, end = runs[begin].part, begin
+        while end < len(runs) and runs[end].part == p:
+            end += 1
+        for k in range(num_ids):
+            column = addresses_PA[p, IDS] + np.uint64(8 * k * parts[p].window_rows)
+            for run in runs[begin:end]:
+                source = column + np.uint64(8 * run.first)
+                _copy(source, ids_N, start_SK[run.step, k] + run.slot, run.num_rows)
+        for k in range(num_ids, start_SK.shape[1]):
+            offsets, values, weights = addresses_PA[p, LISTS + 3 * (k - num_ids) :][:3]
+            offsets_R = carray(_pointer(offsets), (parts[p].window_rows + 1,), np.int64)
+            for run in runs[begin:end]:
+                first = offsets_R[run.first]
+                length = offsets_R[run.first + run.num_rows] - first
+                start = start_SK[run.step, k]
+                _copy(values + np.uint64(8 * first), ids_N, start, length)
+                if len(weights_N) and weights:
+                    _copy(weights + np.uint64(4 * first), weights_N, start, length)
+                start_SK[run.step, k] += length
+        begin = end
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _copy(address: np.uint64, target_N: np.ndarray, start: int, length: int) -> None:
+    values_N = carray(_pointer(address), (length,), target_N.dtype)
+    part_N = target_N[start : start + length]
+    for n in range(length):
+        part_N[n] = values_N[n]

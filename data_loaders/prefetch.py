@@ -56,7 +56,7 @@ class _Waiting(Generic[Item]):
     def __init__(self, *, max_bytes: int, num_bytes: Callable[[Item], int]) -> None:
         self._max_bytes = max_bytes
         self._num_bytes = num_bytes
-        self._items: collections.deque[Item] = collections.deque()
+        self._items: collections.deque[tuple[Item, int]] = collections.deque()
         self._bytes = 0
         self._end: BaseException | None = None
         self._is_stopped = False
@@ -66,12 +66,13 @@ class _Waiting(Generic[Item]):
         end: BaseException = StopIteration()
         try:
             for item in items:
+                num_bytes = self._num_bytes(item)
                 with self._changed:
                     self._changed.wait_for(self._has_room)
                     if self._is_stopped:
                         return
-                    self._items.append(item)
-                    self._bytes += self._num_bytes(item)
+                    self._items.append((item, num_bytes))
+                    self._bytes += num_bytes
                     self._changed.notify_all()
         except BaseException as error:  # raised in the consumer's thread
             end = error
@@ -83,8 +84,8 @@ class _Waiting(Generic[Item]):
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._end or self._is_stopped)
             if self._items:
-                item = self._items.popleft()
-                self._bytes -= self._num_bytes(item)
+                item, num_bytes = self._items.popleft()
+                self._bytes -= num_bytes
                 self._changed.notify_all()
                 return item
             raise self._end or StopIteration

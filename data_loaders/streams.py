@@ -72,12 +72,12 @@ class Window:
     pieces: tuple[Piece, ...]
 
     def __len__(self) -> int:
-        return sum(len(piece) for piece in self.pieces)
+        return self.stop - self.start
 
-    @property
+    @cached_property
     def stop(self) -> int:
         """Position behind the window's last row."""
-        return self.start + len(self)
+        return self.start + sum(len(piece) for piece in self.pieces)
 
 
 @dataclass(frozen=True)
@@ -183,17 +183,18 @@ class EpochPlan:
 
     def num_examples(self, *, rank: int, world_size: int, step: int) -> int:
         """Examples that a rank has in a step; the last step may leave some ranks with none."""
-        own = slice(rank, None, world_size)
-        rows_V, per_step_V = np.diff(self.cuts_V)[own], self.rows_per_step_V[own]
-        return int(np.clip(rows_V - step * per_step_V, 0, per_step_V).sum())
+        return int(self._taken_SV(range(step, step + 1))[0, rank::world_size].sum())
 
-    def padded_size(self, *, world_size: int, step: int) -> int:
-        """The largest `num_examples` of any rank in a step: the batch's size on every rank."""
-        sizes = (
-            self.num_examples(rank=rank, world_size=world_size, step=step)
-            for rank in range(world_size)
-        )
-        return max(sizes)
+    def padded_sizes(self, *, world_size: int, steps: range) -> list[int]:
+        """The largest `num_examples` of any rank in each step: the batch's size on every rank."""
+        taken_SV = self._taken_SV(steps)
+        sizes = [taken_SV[:, rank::world_size].sum(axis=1) for rank in range(world_size)]
+        return np.max(sizes, axis=0).tolist()
+
+    def _taken_SV(self, steps: range) -> np.ndarray:
+        """Rows that steps take of each stream."""
+        rows_V, per_step_V = np.diff(self.cuts_V), self.rows_per_step_V
+        return np.clip(rows_V - np.array(steps)[:, None] * per_step_V, 0, per_step_V)
 
     @cached_property
     def _group_ends(self) -> np.ndarray:

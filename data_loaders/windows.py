@@ -1,15 +1,16 @@
-"""Makes the windows of a rank's streams, several at once and ahead of their use."""
+"""Makes the windows of a rank's streams.
+
+Shape legend: R rows.
+"""
 
 from __future__ import annotations
 
 import collections
-import heapq
-import itertools
-import os
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,16 +26,10 @@ from data_loaders.skipping import Skipped
 from data_loaders.streams import MAX_PIECE_ROWS, EpochPlan, Piece, Window
 from data_loaders.transforms import Encoder
 
-# Windows read at once: from object stores, which are far away, and from a disk at hand, where there
-# is little to wait for.
-REMOTE_THREADS = 8
-LOCAL_THREADS = min(8, len(os.sched_getaffinity(0)))
-
 # Row groups per stream from which on a log is long.
 SHORT_LOG_GROUPS = 2
 
-# Windows made beyond those that the next batches need.
-WINDOWS_AHEAD = 8
+Encoded = TypeVar("Encoded")
 
 
 @dataclass(frozen=True)
@@ -43,16 +38,30 @@ class WindowRows:
 
     Attributes:
         window: what it is.
-        rows: in the order of training, each with its negatives behind it; None if none could be
-            used.
-        is_given_R: bool, False for a row that was skipped.
+        rows: in the order of training, each with its negatives behind it.
+        is_given_R: bool, False for a row that was skipped, in whose place is anything.
         skipped: what was.
     """
 
     window: Window
-    rows: EncodedRows | None
+    rows: EncodedRows
     is_given_R: np.ndarray
     skipped: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """R rows of a window as they were read.
+
+    Attributes:
+        piece: where they lie in the log.
+        table: their columns.
+        place_R: int64, of each in the window.
+    """
+
+    piece: Piece
+    table: pa.Table
+    place_R: np.ndarray
 
 
 class WindowReader:
@@ -117,35 +126,57 @@ class WindowReader:
         if before is not None and window.pieces[0].start:  # perhaps the next part of a row group
             before.exception()
         places_R = self._plan.places(window)
-        is_given_R = np.ones(len(window), bool)
-        parts: list[tuple[EncodedRows, np.ndarray]] = []
         skipped: list[Skipped] = []
+        placed: list[_Placed] = []
         start = 0
         for piece in window.pieces:
-            places = places_R[start : start + len(piece)]
+            place_R = places_R[start : start + len(piece)]
             start += len(piece)
-            rows, is_usable = self._piece(piece, stream=window.stream, skipped=skipped)
-            is_given_R[places] = is_usable
-            if rows is not None:
-                if len(rows) < len(piece):
-                    places = places[is_usable]
-                parts += self._ready(rows, places, piece=piece, is_usable_R=is_usable)
-        is_given_R = np.repeat(is_given_R, self._config.rows_per_example)
-        return WindowRows(
-            window=window,
-            rows=in_order(parts, num_rows=len(is_given_R)) if parts else None,
-            is_given_R=is_given_R,
-            skipped=tuple(skipped),
-        )
+            table = self._usable_table(piece, stream=window.stream, skipped=skipped)
+            if table is not None:
+                placed.append(_Placed(piece, table, place_R))
+        make = self._encoded if not self._has_draws else self._encoded_with_draws
+        rows, is_given_R = make(placed, num_rows=len(window), skipped=skipped)
+        return WindowRows(window=window, rows=rows, is_given_R=is_given_R, skipped=tuple(skipped))
 
-    def _ready(
-        self, rows: EncodedRows, places_R: np.ndarray, *, piece: Piece, is_usable_R: np.ndarray
-    ) -> Iterator[tuple[EncodedRows, np.ndarray]]:
-        """Log rows and their negatives, ids dropped in both alike, and their places."""
-        if not self._has_draws:
-            yield rows, places_R
-            return
-        examples = KeyedRows(rows, self._plan.row_keys(piece)[is_usable_R], places_R)
+    def _encoded(
+        self, placed: Sequence[_Placed], *, num_rows: int, skipped: list[Skipped]
+    ) -> tuple[EncodedRows, np.ndarray]:
+        """The rows of a window, and bool (R,): which of them can be used."""
+        is_given_R = np.zeros(num_rows, bool)
+        rows = self._encoder.room(
+            [(item.table, item.place_R) for item in placed], num_rows=num_rows
+        )
+        for item in placed:
+            is_usable_R, _ = self._usable(
+                item,
+                encode=lambda table, place_R: self._encoder.write(table, rows, place_R),
+                skipped=skipped,
+            )
+            is_given_R[item.place_R] = is_usable_R
+        return rows, is_given_R
+
+    def _encoded_with_draws(
+        self, placed: Sequence[_Placed], *, num_rows: int, skipped: list[Skipped]
+    ) -> tuple[EncodedRows, np.ndarray]:
+        """As `_encoded`, with negatives behind each row, and ids dropped in both alike."""
+        is_given_R = np.zeros(num_rows, bool)
+        parts: list[tuple[EncodedRows, np.ndarray]] = []
+        for item in placed:
+            is_usable_R, rows = self._usable(
+                item, encode=lambda table, _: self._encoder.encode(table), skipped=skipped
+            )
+            is_given_R[item.place_R] = is_usable_R
+            if rows is not None:
+                key_R = self._plan.row_keys(item.piece)[is_usable_R]
+                parts += self._drawn(KeyedRows(rows, key_R, item.place_R[is_usable_R]))
+        is_given_R = np.repeat(is_given_R, self._config.rows_per_example)
+        if not parts:
+            return self._encoder.room([], num_rows=len(is_given_R)), is_given_R
+        return in_order(parts, num_rows=len(is_given_R)), is_given_R
+
+    def _drawn(self, examples: KeyedRows) -> Iterator[tuple[EncodedRows, np.ndarray]]:
+        """Log rows and their negatives, and their places."""
         kinds = (examples,) if self._negatives is None else self._negatives.grown(examples)
         for kind in kinds:
             rows = kind.rows
@@ -153,12 +184,11 @@ class WindowReader:
                 rows = drop_ids(rows, config=self._config, key_R=kind.key_R)
             yield rows, kind.place_R
 
-    def _piece(
+    def _usable_table(
         self, piece: Piece, *, stream: int, skipped: list[Skipped]
-    ) -> tuple[EncodedRows | None, np.ndarray]:
-        """The rows of a piece that can be used, and bool (R,): which those are."""
+    ) -> pa.Table | None:
+        """The rows of a piece, if they can be read."""
         uri = self._reader.file_of(piece.group).uri
-        is_given_R = np.ones(len(piece), bool)
         try:
             table = self._table(piece, stream=stream)
             if len(table) != len(piece):  # compiled loops go by the plan
@@ -170,10 +200,24 @@ class WindowReader:
             if self._config.on_error == "fail" or isinstance(error, UnreachableError):
                 raise
             skipped.append(Skipped.because(error, uri=uri, num_rows=len(piece)))
-            return None, ~is_given_R
+            return None
+        return table
+
+    def _usable(
+        self,
+        item: _Placed,
+        *,
+        encode: Callable[[pa.Table, np.ndarray], Encoded],
+        skipped: list[Skipped],
+    ) -> tuple[np.ndarray, Encoded | None]:
+        """Encodes those rows of a piece that can be used: bool (R,), which those are, and what
+        `encode` returns for them, if there are any.
+        """
+        uri = self._reader.file_of(item.piece.group).uri
+        table, is_given_R = item.table, np.ones(len(item.piece), bool)
         while is_given_R.any():  # until no column is at fault any more
             try:
-                return self._encoder.encode(table), is_given_R
+                return is_given_R, encode(table, item.place_R[is_given_R])
             except SchemaError as error:
                 if self._config.on_error == "fail":
                     raise SchemaError(f"{uri}: {error}") from error
@@ -184,7 +228,7 @@ class WindowReader:
                 skipped.append(Skipped.because(error, uri=uri, num_rows=num_wrong))
                 is_given_R[np.flatnonzero(is_given_R)[is_wrong_R]] = False
                 table = table.filter(pa.array(~is_wrong_R))
-        return None, is_given_R
+        return is_given_R, None
 
     def _table(self, piece: Piece, *, stream: int) -> pa.Table:
         if self._reader.groups.num_rows_G[piece.group] <= MAX_PIECE_ROWS:
@@ -221,50 +265,3 @@ class WindowReader:
         if (index + 1) * MAX_PIECE_ROWS < self._reader.groups.num_rows_G[group]:
             self._parts[stream] = ((group, index + 1), parts)
         return part
-
-
-class WindowsAhead:
-    """Windows of several streams by the step that needs them, read ahead in threads.
-
-    Args:
-        plan: of the epoch.
-        streams: of this rank.
-        first_step: where reading begins.
-        reader: of the windows.
-    """
-
-    def __init__(
-        self, plan: EpochPlan, *, streams: Sequence[int], first_step: int, reader: WindowReader
-    ) -> None:
-        self._plan = plan
-        self._reader = reader
-        self._windows = heapq.merge(
-            *(plan.windows(stream=stream, first_step=first_step) for stream in streams),
-            key=self._first_step,
-        )
-        num_threads = LOCAL_THREADS if reader.is_local else REMOTE_THREADS
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="windows")
-        self._last: dict[int, Future[WindowRows]] = {}
-        self._reading: collections.deque[tuple[Window, Future[WindowRows]]] = collections.deque()
-
-    def before(self, step: int) -> Iterator[WindowRows]:
-        """The windows not taken yet that hold rows of the steps before `step`."""
-        self._read_ahead()
-        while self._reading and self._first_step(self._reading[0][0]) < step:
-            _, rows = self._reading.popleft()
-            self._read_ahead()
-            yield rows.result()
-
-    def close(self) -> None:
-        """Ends the threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _read_ahead(self) -> None:
-        for window in itertools.islice(self._windows, WINDOWS_AHEAD - len(self._reading)):
-            before = self._last.get(window.stream)
-            rows = self._pool.submit(self._reader.read, window, before=before)
-            self._last[window.stream] = rows
-            self._reading.append((window, rows))
-
-    def _first_step(self, window: Window) -> int:
-        return window.start // int(self._plan.rows_per_step_V[window.stream])

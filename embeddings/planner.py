@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -101,6 +101,7 @@ def shard_model(
     device: torch.device,
     learning_rate: float,
     eps: float,
+    frozen: Collection[str] = (),
 ) -> DistributedModelParallel:
     """Cuts the tables by the plan and copies the rest to every rank.
 
@@ -108,12 +109,19 @@ def shard_model(
     that are data-parallel have no fused optimizer; `trainer.optimizer` steps them by the same rule.
 
     Source: https://docs.pytorch.org/torchrec/model-parallel-api-reference.html
+
+    Args:
+        model: its tables are on the meta device.
+        plan: of `plan_tables`.
+        device: of this rank.
+        learning_rate: of the tables.
+        eps: of row-wise Adagrad.
+        frozen: readable names of tables that keep their values: their rate is 0.
     """
-    apply_optimizer_in_backward(
-        RowWiseAdagrad,
-        (parameter for name, parameter in model.named_parameters() if is_table(name)),
-        {"lr": learning_rate, "eps": eps},
-    )
+    for name, parameter in model.named_parameters():
+        if is_table(name):
+            rate = 0.0 if readable_name(name) in frozen else learning_rate
+            apply_optimizer_in_backward(RowWiseAdagrad, [parameter], {"lr": rate, "eps": eps})
     assert dist.group.WORLD is not None
     return DistributedModelParallel(
         model,
@@ -127,6 +135,13 @@ def shard_model(
 def is_table(parameter_name: str) -> bool:
     """Whether a parameter of a model, sharded or not, is an embedding table."""
     return ".embedding_bags." in parameter_name
+
+
+def readable_name(parameter_name: str) -> str:
+    """`tables.NAME` of a table, and the name itself of anything else."""
+    if not is_table(parameter_name):
+        return parameter_name
+    return f"tables.{parameter_name.split('.')[-2].removeprefix(module_name(''))}"
 
 
 def _constraints(table: TableConfig, world_size: int) -> ParameterConstraints:

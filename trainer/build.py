@@ -10,7 +10,8 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import ShardingPlan
 
 from data_loaders.batch import id_feature_names
-from embeddings.planner import is_table, plan_tables, shard_model
+from data_loaders.errors import InputError
+from embeddings.planner import is_table, plan_tables, readable_name, shard_model
 from embeddings.tables import build_tables, initialise_tables
 from trainer.architectures import build_architecture
 from trainer.architectures.architecture import Architecture, Sizes
@@ -61,6 +62,9 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
             fan_out=FanOut(balancer, group=group),
             tasks=tasks,
             relation=_build_relation(recipe, architecture=architecture),
+            l2=recipe.optimizer.tables.l2,
+            rows_per_batch=recipe.data.batch_size * recipe.data.rows_per_example,
+            is_bfloat16=recipe.run.precision == "bfloat16",
         ),
     )
 
@@ -116,6 +120,7 @@ def build_sharded_model(
     number of ranks.
     """
     model = build_model(recipe, group=dist.new_group())
+    frozen = _freeze(model, recipe)
     memory = rank_memory_bytes(
         device_type=runtime.device_type, local_world_size=runtime.local_world_size
     )
@@ -132,8 +137,32 @@ def build_sharded_model(
     )
     tables = recipe.optimizer.tables
     sharded = shard_model(
-        model, plan=plan, device=runtime.device, learning_rate=tables.learning_rate, eps=tables.eps
+        model,
+        plan=plan,
+        device=runtime.device,
+        learning_rate=tables.learning_rate,
+        eps=tables.eps,
+        frozen=frozen,
     )
     parameters = {name: item for name, item in sharded.state_dict().items() if is_table(name)}
     initialise_tables(parameters, seed=recipe.run.seed, std=TABLE_INIT_STD)
     return sharded, plan
+
+
+def _freeze(model: MultiTaskModel, recipe: Recipe) -> list[str]:
+    """Takes the gradient from the dense parameters that `init_from` freezes; returns the readable
+    names of the tables that it freezes.
+
+    Raises:
+        InputError: no dense parameter is left to train.
+    """
+    names = {readable_name(name): item for name, item in model.named_parameters()}
+    dense = {name: item for name, item in names.items() if not name.startswith("tables.")}
+    for name, item in dense.items():
+        item.requires_grad_(not recipe.is_frozen(name))
+    if not any(item.requires_grad for item in dense.values()):
+        raise InputError(
+            "init_from.freeze: no dense parameter is left to train; take fewer in "
+            "init_from.parameters (the towers of the tasks are towers.architecture.towers.*)"
+        )
+    return [name for name in names if name not in dense and recipe.is_frozen(name)]

@@ -11,24 +11,20 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from pydantic import ValidationError
 from torch.distributed.checkpoint.api import CheckpointException
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.optim.keyed import KeyedOptimizer
 
-from data_loaders.config import Section
 from data_loaders.errors import InputError, StorageError, counted
 from data_loaders.storage import Location, first_line
-from data_loaders.streams import Cursor
+from trainer.averaging import DenseAverage
 from trainer.checkpoint_storage import LocationReader, LocationWriter
 from trainer.config import Recipe
-from trainer.state import TrainState
-
-MANIFEST = "manifest.json"
+from trainer.manifest import MANIFEST, Manifest, read_manifest
 
 # Keys of a recipe that may differ between a checkpoint and the run that takes it up. A table's
 # sharding is no property of its values: rows find their new place when they are read.
@@ -40,43 +36,8 @@ _MAY_CHANGE = (
 _MAY_CHANGE_BELOW = (".sharding", ".weight", ".vocabulary")
 
 
-class IncompleteCheckpointError(InputError):
-    """There is no complete checkpoint where one is needed."""
-
-
 class CheckpointMismatchError(InputError):
     """A checkpoint does not fit the recipe or the log."""
-
-
-class Manifest(Section):
-    """The content of `manifest.json`.
-
-    Attributes:
-        step: optimizer updates behind it.
-        examples: trained on, over all ranks.
-        seconds: spent training.
-        data_wait_seconds: of them, waiting for data on rank 0.
-        cursor: the position in the log, as (epoch, step).
-        log_fingerprint: of the files, the order and the batch size that the cursor counts in.
-        world_size: ranks that wrote it.
-        score: on valid, the higher the better; None where it was not evaluated.
-        recipe: resolved.
-        skipped: examples left out so far, over all ranks.
-        uncounted_files: files left out, their examples unknown.
-    """
-
-    format: Literal[1] = 1
-    step: int
-    examples: int
-    seconds: float
-    data_wait_seconds: float
-    cursor: tuple[int, int]
-    log_fingerprint: str
-    world_size: int
-    score: float | None
-    recipe: dict[str, Any]
-    skipped: int = 0
-    uncounted_files: int = 0
 
 
 class Checkpoints:
@@ -94,7 +55,12 @@ class Checkpoints:
         self._group = group
 
     def save(
-        self, *, model: DistributedModelParallel, optimizer: KeyedOptimizer, manifest: Manifest
+        self,
+        *,
+        model: DistributedModelParallel,
+        optimizer: KeyedOptimizer,
+        manifest: Manifest,
+        average: DenseAverage | None = None,
     ) -> Location:
         """Writes a checkpoint; every rank must call. Older ones beyond `keep` are deleted."""
         location = self._folder.child(f"step-{manifest.step:08d}")
@@ -103,6 +69,8 @@ class Checkpoints:
             location.delete()  # what an interrupted save left
         dist.barrier(group=self._group)
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        if average is not None:
+            state["average"] = average.state_dict()
         dcp.save(state, storage_writer=LocationWriter(location), process_group=self._group)
         if is_first:
             location.child(MANIFEST).write_text(json.dumps(manifest.model_dump(), indent=2) + "\n")
@@ -142,10 +110,14 @@ def restore(
     *,
     model: DistributedModelParallel,
     optimizer: KeyedOptimizer | None = None,
+    average: DenseAverage | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> None:
-    """Reads a checkpoint into a model, and its optimizer if one is given, at any number of ranks;
-    every rank must call.
+    """Reads a checkpoint into a model, and its optimizer and average if they are given, at any
+    number of ranks; every rank must call.
+
+    Args:
+        average: begins anew where the checkpoint has none.
 
     Raises:
         CheckpointMismatchError: it lacks what the model needs, or holds it in another shape.
@@ -157,6 +129,38 @@ def restore(
     state: dict[str, Any] = {"model": model.state_dict()}
     if optimizer is not None:
         state["optimizer"] = optimizer.state_dict()
+    if average is not None:
+        average.reset()
+        if any(key.startswith("average.") for key in read_sizes(location)):
+            state["average"] = average.state_dict()
+    read_into(state, location=location, group=group)
+    model.load_state_dict(state["model"])
+    if optimizer is not None:
+        optimizer.load_state_dict(state["optimizer"])
+
+
+def read_sizes(location: Location) -> dict[str, tuple[int, ...]]:
+    """The tensors of a checkpoint by their paths, `model.NAME` and so on.
+
+    Raises:
+        StorageError: its index is damaged or out of reach.
+    """
+    try:
+        index = LocationReader(location).read_metadata().state_dict_metadata
+    except (OSError, EOFError, pickle.UnpicklingError) as error:
+        raise _unreadable(location, error) from error
+    return {key: tuple(item.size) for key, item in index.items()}  # type: ignore[union-attr]
+
+
+def read_into(
+    state: dict[str, Any], *, location: Location, group: dist.ProcessGroup | None
+) -> None:
+    """Reads what `state` names of a checkpoint into its tensors; every rank must call.
+
+    Raises:
+        CheckpointMismatchError: it lacks something, or holds it in another shape.
+        StorageError: its files are damaged or out of reach.
+    """
     reader = LocationReader(location)
     try:
         reader.read_metadata()  # before DCP, which logs a traceback for an index it cannot read
@@ -171,9 +175,6 @@ def restore(
             f"{location.uri}: does not fit this model or its sharding plan ({first_line(cause)}); "
             "restore with the recipe and the sharding that wrote it, or start another run.uri"
         ) from error
-    model.load_state_dict(state["model"])
-    if optimizer is not None:
-        optimizer.load_state_dict(state["optimizer"])
 
 
 def _unreadable(location: Location, cause: BaseException) -> StorageError:
@@ -181,26 +182,6 @@ def _unreadable(location: Location, cause: BaseException) -> StorageError:
         f"{location.uri}: this checkpoint cannot be read ({first_line(cause)}); its files are "
         "damaged or out of reach; delete it to go on from an older one"
     )
-
-
-def read_manifest(location: Location) -> Manifest:
-    """The manifest of a checkpoint.
-
-    Raises:
-        IncompleteCheckpointError: there is none, or it is not one.
-    """
-    manifest = location.child(MANIFEST)
-    if not manifest.exists():
-        raise IncompleteCheckpointError(
-            f"{location.uri}: no complete checkpoint there ({MANIFEST} is missing); "
-            "give a run's folder or one of its checkpoints"
-        )
-    try:
-        return Manifest.model_validate_json(manifest.read_text())
-    except ValidationError as error:
-        raise IncompleteCheckpointError(
-            f"{manifest.uri}: not a checkpoint's manifest ({error.errors()[0]['msg']})"
-        ) from error
 
 
 def check_fits(
@@ -248,18 +229,43 @@ def check_fits(
         )
 
 
-def state_of(manifest: Manifest) -> TrainState:
-    """Where to go on."""
-    epoch, step = manifest.cursor
-    return TrainState(
-        step=manifest.step,
-        examples=manifest.examples,
-        seconds=manifest.seconds,
-        data_wait_seconds=manifest.data_wait_seconds,
-        cursor=Cursor(epoch=epoch, step=step),
-        skipped=manifest.skipped,
-        uncounted_files=manifest.uncounted_files,
+def newest_that_fits(
+    checkpoints: Checkpoints,
+    *,
+    recipe: Recipe,
+    num_steps: int,
+    log_fingerprint: str,
+    file_changes: Sequence[str],
+) -> tuple[Location, Manifest] | None:
+    """Where a run goes on, if it has been begun before.
+
+    Args:
+        num_steps: that it shall have.
+        log_fingerprint: as of `check_fits`.
+        file_changes: as of `check_fits`.
+
+    Raises:
+        CheckpointMismatchError: as `check_fits`.
+        InputError: it is longer already.
+    """
+    newest = checkpoints.newest()
+    if newest is None:
+        return None
+    location, manifest = newest
+    check_fits(
+        location,
+        manifest,
+        recipe=recipe,
+        log_fingerprint=log_fingerprint,
+        file_changes=file_changes,
     )
+    if manifest.step > num_steps:
+        raise InputError(
+            f"{location.uri}: this run is {manifest.step} steps long already, more than "
+            f"the {num_steps} asked for; "
+            "raise run.num_steps (or num_epochs), or start another run.uri"
+        )
+    return newest
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -4,8 +4,9 @@
     embeddings:  tables                                     embeddings.config
     model:       architecture                               trainer.model_config
     balance:     of the tasks against each other            trainer.balance_config
-    optimizer:   of the tables, of the dense parts
+    optimizer:   of the tables, of the dense parts          trainer.optimizer_config
     checkpoint:  how often, how many
+    init_from:   another run to begin with
     prepare:     how a raw log becomes the data set         data_loaders.prepare_config
     run:         folder, seed, length, reports
 
@@ -14,6 +15,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -25,27 +27,7 @@ from embeddings.config import EmbeddingsConfig
 from trainer.balance_config import AnyBalance, StaticConfig
 from trainer.model_checks import check_model
 from trainer.model_config import AnyModel, SharedBottomConfig
-
-
-class TableOptimizerConfig(Section):
-    """Row-wise Adagrad, fused into the backward of the lookup."""
-
-    learning_rate: float = Field(0.05, gt=0)
-    eps: float = Field(1e-8, gt=0)
-
-
-class DenseOptimizerConfig(Section):
-    """AdamW."""
-
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-
-
-class OptimizerConfig(Section):
-    """The recipe's section `optimizer`."""
-
-    tables: TableOptimizerConfig = TableOptimizerConfig()
-    dense: DenseOptimizerConfig = DenseOptimizerConfig()
+from trainer.optimizer_config import OptimizerConfig
 
 
 class CheckpointConfig(Section):
@@ -69,6 +51,16 @@ class RunConfig(Section):
     eval_interval_steps: int | None = Field(
         None, ge=1, description="between validations; once an epoch by default"
     )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="the run ends after so many validations in a row without a better score",
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="bfloat16: of the layers behind the tables, where PyTorch's autocast uses it; "
+        "weights, tables and losses stay float32",
+    )
     select: Literal["best", "last"] = Field(
         "best",
         description="the checkpoint that is evaluated in the end; best on valid, if there is one",
@@ -76,6 +68,22 @@ class RunConfig(Section):
     max_auc_gap: float | None = Field(
         None, gt=0, description="fail if a task's AUC is further than this below the best possible"
     )
+
+    def length(self, steps_per_epoch: int) -> int:
+        """Steps of the whole run."""
+        return self.num_steps or (self.num_epochs or 0) * steps_per_epoch
+
+
+class InitFromConfig(Section):
+    """Values of another run that this one begins with; optimizer states begin anew."""
+
+    run: str = Field(description="URI of its folder, or of one of its checkpoints")
+    parameters: list[str] = Field(
+        ["*"],
+        min_length=1,
+        description="patterns of what is taken: tables.NAME, and the towers' names in a checkpoint",
+    )
+    freeze: bool = Field(False, description="what is taken keeps its values")
 
 
 class Recipe(Section):
@@ -88,6 +96,7 @@ class Recipe(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     prepare: PrepareConfig = PrepareConfig()
+    init_from: InitFromConfig | None = None
     run: RunConfig
 
     @model_validator(mode="before")
@@ -169,6 +178,13 @@ class Recipe(Section):
             for name, feature in self.data.features.items()
             if isinstance(feature, IdFeature | IdListFeature)
         }
+
+    def is_frozen(self, parameter: str) -> bool:
+        """Whether a parameter, by its readable name, keeps the value that `init_from` gave it."""
+        taken = self.init_from
+        if taken is None or not taken.freeze:
+            return False
+        return any(fnmatchcase(parameter, pattern) for pattern in taken.parameters)
 
     def id_widths(self) -> dict[str, int]:
         """The width of the vectors of each `id` and `id_list` feature."""

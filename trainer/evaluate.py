@@ -18,18 +18,14 @@ from data_loaders.loader import InteractionLoader
 from data_loaders.row_groups import has_split, locate_root
 from data_loaders.storage import Location
 from data_loaders.streams import Cursor
+from trainer.averaging import DenseAverage
 from trainer.build import build_sharded_model
-from trainer.checkpoint import (
-    MANIFEST,
-    Checkpoints,
-    IncompleteCheckpointError,
-    read_manifest,
-    restore,
-)
+from trainer.checkpoint import Checkpoints, restore
 from trainer.cold_start import ColdStartMetrics
 from trainer.config import Recipe
 from trainer.log_files import check_ranks_agree
 from trainer.losses import NonFiniteLossError
+from trainer.manifest import MANIFEST, IncompleteCheckpointError, read_manifest
 from trainer.metrics import Curve, Result, TaskMetrics
 from trainer.progress import Listener, Progress
 from trainer.recipe_file import build_recipe
@@ -105,8 +101,10 @@ def opened_checkpoint(location: Location, *, data_root: str | None) -> Iterator[
     final_split(recipe.data)  # refuses a data set that is not there, before a model is built
     with joined_ranks() as runtime:
         model, _ = build_sharded_model(recipe, runtime=runtime)
-        restore(location, model=model)
-        yield OpenedCheckpoint(model=model, recipe=recipe, runtime=runtime)
+        average = DenseAverage(model, decay=recipe.optimizer.ema_decay)
+        restore(location, model=model, average=average)
+        with average.in_place():
+            yield OpenedCheckpoint(model=model, recipe=recipe, runtime=runtime)
 
 
 def chosen_checkpoint(location: Location) -> Location:

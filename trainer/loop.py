@@ -3,8 +3,8 @@
     log -> loader -> pipeline(model, optimizer) -> metrics, checkpoints -> evaluation -> summary
 
 `train` is what every rank executes. It needs no launcher but the environment that Ray Train or
-torchrun sets, and may be called
-again after any failure: it finds the newest complete checkpoint by itself.
+torchrun sets, and may be called again after any failure: it finds the newest complete checkpoint by
+itself.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+from torchrec.optim.keyed import KeyedOptimizer
 
 from data_loaders.dataset import Split
-from data_loaders.errors import InputError
 from data_loaders.loader import InteractionLoader
 from data_loaders.row_groups import has_split
 from data_loaders.storage import Location, locate
-from embeddings.plan_report import placements
-from embeddings.planner import is_table
+from trainer.averaging import DenseAverage
+from trainer.broken_weights import refuse_broken
 from trainer.build import build_sharded_model
-from trainer.checkpoint import Checkpoints, Manifest, check_fits, restore, state_of
+from trainer.checkpoint import Checkpoints, newest_that_fits, restore
 from trainer.config import Recipe
+from trainer.early_stopping import EarlyStopping
 from trainer.evaluate import (
     Evaluation,
     TaskResults,
@@ -34,17 +35,21 @@ from trainer.evaluate import (
     final_split,
     selection_score,
 )
+from trainer.init_from import start_from
 from trainer.log_files import changes_since_begun, check_ranks_agree
 from trainer.losses import NonFiniteLossError
+from trainer.manifest import manifest_of, state_of
 from trainer.metrics import TaskMetrics
 from trainer.model import StepOutput
 from trainer.optimizer import build_optimizer
-from trainer.progress import Listener, Progress, throttled
+from trainer.progress import Listener, Teller
 from trainer.recipe_file import dump_recipe
 from trainer.run_folder import RunFolder
 from trainer.runtime import Runtime, joined_ranks
+from trainer.schedule import Schedule
 from trainer.skip_report import SkipReport, Skips, in_words
 from trainer.state import Stopwatch, TrainState, Window
+from trainer.summary import summary_of
 from trainer.telemetry import Telemetry
 from trainer.vocabularies import keep_vocabularies
 
@@ -76,7 +81,6 @@ class _Training:
             recipe, run=location, is_writer=runtime.rank == 0, group=self.group
         )
         self.recipe, self.runtime = recipe, runtime
-        self.listener = throttled(listener) if listener is not None else None
         self.device = runtime.device
         self.loader = InteractionLoader(
             recipe.data,
@@ -87,11 +91,22 @@ class _Training:
             world_size=runtime.world_size,
         )
         check_ranks_agree(self.loader.files, split="train")
-        epochs = recipe.run.num_epochs
-        self.num_steps = recipe.run.num_steps or (epochs or 0) * self.loader.steps_per_epoch
+        self.num_steps = recipe.run.length(self.loader.steps_per_epoch)
+        self.teller = Teller(listener, tasks=recipe.data.tasks, num_steps=self.num_steps)
         self.has_valid = has_split(recipe.data, split="valid")
+        self.stopping = EarlyStopping(
+            recipe.run.patience, has_valid=self.has_valid, group=self.group
+        )
         self.checkpoints = Checkpoints(location, keep=recipe.checkpoint.keep, group=self.group)
-        self.checkpoint, self.state = self._newest_checkpoint(location)
+        newest = newest_that_fits(
+            self.checkpoints,
+            recipe=recipe,
+            num_steps=self.num_steps,
+            log_fingerprint=self.loader.fingerprint,
+            file_changes=changes_since_begun(location, self.loader.files),
+        )
+        self.checkpoint = newest[0] if newest else None
+        self.state = state_of(newest[1]) if newest else TrainState()
         self.folder = RunFolder(location, is_writer=runtime.rank == 0, resumed_step=self.state.step)
         self.data_wait = Stopwatch(self.state.data_wait_seconds)
         # reading starts here, while the model is built
@@ -103,15 +118,20 @@ class _Training:
             )
         )
         self.model, self.plan = build_sharded_model(recipe, runtime=runtime)
-        self.optimizer = build_optimizer(self.model, config=recipe.optimizer)
+        if self.checkpoint is None and recipe.init_from is not None:
+            start_from(recipe.init_from, model=self.model, recipe=recipe, group=self.group)
+        self.optimizer = build_optimizer(
+            self.model, config=recipe.optimizer, is_frozen=recipe.is_frozen
+        )
+        self.average = DenseAverage(self.model, decay=recipe.optimizer.ema_decay)
         if self.checkpoint is not None:
-            restore(self.checkpoint, model=self.model, optimizer=self.optimizer, group=self.group)
+            self._restore(self.checkpoint, optimizer=self.optimizer)
+        self.schedule = Schedule(
+            recipe.optimizer.schedule, optimizer=self.optimizer, num_steps=self.num_steps
+        )
         self.metrics = TaskMetrics(recipe.data, device=self.device)
         self.skips = Skips(recipe.data, device=self.device)
-        tasks = recipe.data.tasks
-        self.telemetry = Telemetry(
-            self.model, tasks=list(tasks), weights=[task.weight for task in tasks.values()]
-        )
+        self.telemetry = Telemetry(self.model, tasks=recipe.data.tasks)
 
     def run(self) -> None:
         self.folder.write_recipe(dump_recipe(self.recipe))
@@ -125,15 +145,20 @@ class _Training:
         pipeline = TrainPipelineSparseDist(self.model, self.optimizer, self.device)
         self.model.train()
         window = Window(self.state)
-        while self.state.step < self.num_steps:
+        while self.state.step < self.num_steps and not self._is_stopped:
             started = time.monotonic()
             self._seed_step()
+            self.schedule.apply(step=self.state.step)
             with self.telemetry.watching(self._is_watched(self.state.step + 1)):
                 output = self._next_output(pipeline)
+            self.average.update()
             self.metrics.update(output)
             self.skips.update(output)
             self.state = self._after(output, seconds=time.monotonic() - started)
-            self._tell(output, window)
+            rate = window.examples_per_second(self.state)
+            self.teller.after_step(
+                self.state.step, losses_T=output.losses_T, examples_per_second=rate
+            )
             is_last = self.state.step == self.num_steps
             valid_due = self.has_valid and (is_last or self._is_validation_due())
             save_due = _is_due(self.recipe.checkpoint.interval_steps, self.state.step)
@@ -143,7 +168,12 @@ class _Training:
                 window = self._report_training(window, output)
             if save_due:
                 pipeline.detach()
-                self.checkpoint = self._save(score=self._validate() if valid_due else None)
+                score = self._validate() if valid_due else None
+                self.checkpoint = self._save(score=score)
+                if score is not None:
+                    self.teller.after_validation(
+                        self.state.step, score=score, is_stopped=self._is_stopped
+                    )
 
     def _next_output(self, pipeline: TrainPipelineSparseDist) -> StepOutput:
         try:
@@ -177,12 +207,9 @@ class _Training:
         is_epoch_end = self.state.cursor.step == 0
         return _is_due(interval, self.state.step) if interval else is_epoch_end
 
-    def _tell(self, output: StepOutput, window: Window) -> None:
-        if self.listener is None:
-            return
-        losses = dict(zip(self.recipe.data.tasks, output.losses_T.tolist(), strict=True))
-        rate = window.examples_per_second(self.state)
-        self.listener(Progress("train", self.state.step, self.num_steps, rate, losses))
+    @property
+    def _is_stopped(self) -> bool:
+        return self.stopping.is_due(self.state.selection)
 
     def _is_watched(self, step: int) -> bool:
         return _is_due(self.recipe.run.log_interval_steps, step) or step == self.num_steps
@@ -198,9 +225,9 @@ class _Training:
 
     def _count_skipped(self, skips: SkipReport, window: Window) -> None:
         """Takes what was left out from the examples, which were counted as planned."""
-        if skips.skipped and not self.state.has_skipped and self.listener is not None:
+        if skips.skipped and not self.state.has_skipped:
             note = f"{in_words(skips.skipped[0])} (data.on_error: skip; more: metrics.jsonl)"
-            self.listener(Progress("train", self.state.step, self.num_steps, 0.0, {}, note))
+            self.teller.note(self.state.step, note)
         self.state = dataclasses.replace(
             self.state,
             examples=window.start.examples + skips.num_given,
@@ -215,72 +242,52 @@ class _Training:
         self.folder.report({**line, "tasks": tasks})
 
     def _evaluate(self, split: Split) -> Evaluation:
-        return evaluate_split(
-            self.model,
-            recipe=self.recipe,
-            split=split,
-            runtime=self.runtime,
-            listener=self.listener,
-        )
+        with self.average.in_place():
+            return evaluate_split(
+                self.model,
+                recipe=self.recipe,
+                split=split,
+                runtime=self.runtime,
+                listener=self.teller.listener,
+            )
 
     def _validate(self) -> float:
         result = self._evaluate("valid")
-        rate, skipped = result.examples_per_second, result.skips.num_skipped
-        more = {"examples_per_second": rate, "skipped": skipped}
-        curves = result.curves
-        self._report("valid", result.tasks, result.skips, **more, calibration_curves=curves)
-        return selection_score(result.tasks)
+        self._report(
+            "valid",
+            result.tasks,
+            result.skips,
+            examples_per_second=result.examples_per_second,
+            skipped=result.skips.num_skipped,
+            calibration_curves=result.curves,
+        )
+        score = self.stopping.agreed(selection_score(result.tasks))
+        selection = self.state.selection.after(score)
+        self.state = dataclasses.replace(self.state, selection=selection)
+        return score
 
     def _save(self, *, score: float | None) -> Location:
-        self._refuse_broken_model()
+        refuse_broken(self.model, step=self.state.step)
         self.folder.flush()
-        state = self.state
-        manifest = Manifest(
-            step=state.step,
-            examples=state.examples,
-            seconds=state.seconds,
-            data_wait_seconds=state.data_wait_seconds,
-            skipped=state.skipped,
-            uncounted_files=state.uncounted_files,
-            cursor=dataclasses.astuple(state.cursor),
+        manifest = manifest_of(
+            self.state,
+            recipe=self.recipe,
             log_fingerprint=self.loader.fingerprint,
             world_size=self.runtime.world_size,
             score=score,
-            recipe=self.recipe.model_dump(mode="json"),
         )
-        return self.checkpoints.save(model=self.model, optimizer=self.optimizer, manifest=manifest)
+        return self.checkpoints.save(
+            model=self.model, optimizer=self.optimizer, average=self.average, manifest=manifest
+        )
 
-    def _refuse_broken_model(self) -> None:
-        """A finite loss may still have left NaN behind: a run could not go on from that."""
-        towers = (item for name, item in self.model.named_parameters() if not is_table(name))
-        finite = torch.stack([torch.isfinite(item).all() for item in towers]).all().float()
-        dist.all_reduce(finite, op=dist.ReduceOp.MIN)
-        if not finite:
-            raise NonFiniteLossError(
-                f"step {self.state.step}: the towers' weights are no longer finite; no checkpoint "
-                "was written; lower optimizer.*.learning_rate, or look for extreme values"
-            )
-
-    def _newest_checkpoint(self, run: Location) -> tuple[Location | None, TrainState]:
-        """Where to go on, if this run has been begun before."""
-        newest = self.checkpoints.newest()
-        if newest is None:
-            return None, TrainState()
-        location, manifest = newest
-        check_fits(
+    def _restore(self, location: Location, *, optimizer: KeyedOptimizer | None = None) -> None:
+        restore(
             location,
-            manifest,
-            recipe=self.recipe,
-            log_fingerprint=self.loader.fingerprint,
-            file_changes=changes_since_begun(run, self.loader.files),
+            model=self.model,
+            optimizer=optimizer,
+            average=self.average,
+            group=self.group,
         )
-        if manifest.step > self.num_steps:
-            raise InputError(
-                f"{location.uri}: this run is {manifest.step} steps long already, more than "
-                f"the {self.num_steps} asked for; "
-                "raise run.num_steps (or num_epochs), or start another run.uri"
-            )
-        return location, state_of(manifest)
 
     def _finish(self) -> None:
         """Takes the best checkpoint, evaluates it on the final split, writes the summary."""
@@ -288,29 +295,17 @@ class _Training:
         assert self.checkpoint is not None, "the last step is always saved"
         if best is not None and best[0].uri != self.checkpoint.uri:
             self.checkpoint = best[0]
-            restore(self.checkpoint, model=self.model, group=self.group)
-        result = self._evaluate(final_split(self.recipe.data))
-        state = self.state
+            self._restore(self.checkpoint)
         self.folder.write_summary(
-            {
-                "examples": state.examples,
-                "skipped": state.skipped,
-                "skipped_uncounted_files": state.uncounted_files,
-                "steps": state.step,
-                "world_size": self.runtime.world_size,
-                "seconds": round(state.seconds, 3),
-                "examples_per_second": round(state.examples / state.seconds, 1),
-                "data_wait_fraction": round(state.data_wait_seconds / state.seconds, 4),
-                "evaluated_on": result.split,
-                **result.skips.of_evaluation(),
-                "tasks": result.tasks,
-                "calibration_curves": result.curves,
-                "checkpoint": self.checkpoint.uri,
-                "plan": [
-                    dataclasses.asdict(item)
-                    for item in placements(self.plan, tables=self.recipe.embeddings.tables)
-                ],
-            }
+            summary_of(
+                self.recipe,
+                state=self.state,
+                evaluation=self._evaluate(final_split(self.recipe.data)),
+                checkpoint=self.checkpoint,
+                plan=self.plan,
+                world_size=self.runtime.world_size,
+                is_stopped_early=self.state.step < self.num_steps,
+            )
         )
 
 

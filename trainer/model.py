@@ -24,6 +24,7 @@ from trainer.balancing.fan_out import FanOut
 from trainer.balancing.relation import TaskRelation
 from trainer.inputs import InputLayer
 from trainer.losses import TaskSet, normalised_losses
+from trainer.regularisation import vector_penalty
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,9 @@ class Towers(nn.Module):
         fan_out: between the two.
         tasks: in the order of the batch's columns.
         relation: ties the tasks' towers to each other, in training.
+        l2: of the vectors that are looked up, for each example.
+        rows_per_batch: examples of a full batch, over all ranks.
+        is_bfloat16: whether the architecture computes in bfloat16, where PyTorch's autocast does.
     """
 
     def __init__(
@@ -92,6 +96,9 @@ class Towers(nn.Module):
         fan_out: FanOut,
         tasks: TaskSet,
         relation: TaskRelation | None = None,
+        l2: float = 0.0,
+        rows_per_batch: int = 1,
+        is_bfloat16: bool = False,
     ) -> None:
         super().__init__()
         self.input_layer = input_layer
@@ -99,12 +106,19 @@ class Towers(nn.Module):
         self.fan_out = fan_out
         self.relation = relation
         self._tasks = tasks
+        self._l2 = l2
+        self._rows_per_batch = rows_per_batch
+        self._is_bfloat16 = is_bfloat16
 
     def forward(self, pooled: KeyedTensor, batch: InteractionBatch) -> tuple[Tensor, StepOutput]:
         """The loss over all ranks, and what the step leaves behind."""
         inputs = self.input_layer(pooled, batch.dense_BD)
-        copies = self.fan_out(self.architecture.shared(inputs))
-        outputs = self.architecture.outputs(copies, inputs=inputs)
+        with torch.autocast(batch.dense_BD.device.type, torch.bfloat16, enabled=self._is_bfloat16):
+            shared = self.architecture.shared(inputs)
+            # float32, so that the tasks' gradients meet in float32
+            copies = self.fan_out(tuple(item.float() for item in shared))
+            outputs = self.architecture.outputs(copies, inputs=inputs)
+        outputs = [item.float() for item in outputs]
         outputs_BK = torch.cat(outputs, dim=1)
         seen = self._tasks.batches(
             outputs_BK=outputs_BK,
@@ -132,6 +146,13 @@ class Towers(nn.Module):
         loss = self.fan_out.balancer.total_loss(weighted_T, means_T=means_T * weights_T)
         if self.relation is not None and self.training:
             loss = loss + self.relation(self.architecture.task_towers())
+        if self._l2:
+            loss = loss + vector_penalty(
+                pooled.values(),
+                weights_B=batch.weights_B,
+                l2=self._l2,
+                rows_per_batch=self._rows_per_batch,
+            )
         output = StepOutput(
             outputs_BK=outputs_BK.detach(),
             labels_BT=batch.labels_BT,

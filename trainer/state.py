@@ -13,6 +13,24 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
+class Selection:
+    """How the scores on valid went so far.
+
+    Attributes:
+        best_score: None before the first validation.
+        num_stale: validations since then that brought nothing better.
+    """
+
+    best_score: float | None = None
+    num_stale: int = 0
+
+    def after(self, score: float) -> Selection:
+        if self.best_score is None or score > self.best_score:
+            return Selection(best_score=score)
+        return Selection(best_score=self.best_score, num_stale=self.num_stale + 1)
+
+
+@dataclass(frozen=True)
 class TrainState:
     """How far a run is.
 
@@ -24,6 +42,7 @@ class TrainState:
         cursor: the position in the log behind the last batch trained.
         skipped: examples left out so far, over all ranks and epochs, as of the last report.
         uncounted_files: files left out of which nobody knows how many examples they held.
+        selection: what is needed to stop early.
     """
 
     step: int = 0
@@ -33,6 +52,7 @@ class TrainState:
     cursor: Cursor = Cursor()
     skipped: int = 0
     uncounted_files: int = 0
+    selection: Selection = Selection()
 
     @property
     def has_skipped(self) -> bool:

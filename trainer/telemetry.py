@@ -5,7 +5,7 @@ Shape legend: B examples on this rank, N experts of a task, T tasks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from data_loaders.config import AnyTask
 from trainer.balancing.fan_out import TaskGradients
 from trainer.model import StepOutput, Towers
 
@@ -24,13 +25,13 @@ class Telemetry:
 
     Args:
         model: sharded or not; every rank has its own.
-        tasks: their names, in the model's order.
-        weights: the recipe's, of each task.
+        tasks: of the recipe.
     """
 
-    def __init__(self, model: nn.Module, *, tasks: Sequence[str], weights: Sequence[float]) -> None:
+    def __init__(self, model: nn.Module, *, tasks: Mapping[str, AnyTask]) -> None:
         [self._towers] = [item for item in model.modules() if isinstance(item, Towers)]
         self._tasks = list(tasks)
+        weights = [task.weight for task in tasks.values()]
         self._weights_T = torch.tensor(weights, dtype=torch.float64)
         self._is_watched = False
 

@@ -125,11 +125,12 @@ def test_every_step_but_the_last_is_a_full_batch(case: Case) -> None:
 
 @settings(deadline=None)
 @given(cases())
-def test_num_examples_and_padded_size_count_the_pieces(case: Case) -> None:
+def test_num_examples_and_padded_sizes_count_the_pieces(case: Case) -> None:
     """A rank's number of examples is that of its rows; the padded size is the largest of them."""
     plan = case.plan
     for world_size in case.world_sizes:
-        for step in range(plan.num_steps + 1):
+        padded_sizes = plan.padded_sizes(world_size=world_size, steps=range(plan.num_steps + 1))
+        for step, padded_size in enumerate(padded_sizes):
             counts = [
                 len(
                     rows(
@@ -144,7 +145,7 @@ def test_num_examples_and_padded_size_count_the_pieces(case: Case) -> None:
                 plan.num_examples(rank=rank, world_size=world_size, step=step)
                 for rank in range(world_size)
             ]
-            assert plan.padded_size(world_size=world_size, step=step) == max(counts)
+            assert padded_size == max(counts)
 
 
 @settings(deadline=None)

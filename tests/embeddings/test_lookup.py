@@ -20,17 +20,26 @@ from embeddings.lookup import pooled_in_order
 from embeddings.tables import build_tables, initialise_tables, module_name
 from tests.helpers.ranks import run_ranks
 from tests.helpers.sharding import shard_on_cpu
-from trainer.config import DenseOptimizerConfig, OptimizerConfig, TableOptimizerConfig
 from trainer.optimizer import build_optimizer
+from trainer.optimizer_config import (
+    DenseOptimizerConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TableOptimizerConfig,
+)
+from trainer.schedule import Schedule
 
 LEARNING_RATE, EPS = 0.1, 1e-6
 BATCH_SIZE, NUM_STEPS = 9, 3
 FEATURES = {"user": "user", "first": "item", "second": "item", "tiny": "tiny"}
-# pooling, and whether ids have weights, which TorchRec only knows with a sum
-FORMS = [("sum", False), ("mean", False), ("sum", True)]
+# pooling; whether ids have weights, which TorchRec only knows with a sum; and whether the learning
+# rate changes from step to step
+FORMS = [("sum", False, False), ("mean", False, False), ("sum", True, False), ("sum", False, True)]
+RATE_FACTORS = [1.0, 5 / 8, 1 / 4]
+FALLING = ScheduleConfig(decay="linear", final_fraction=0.25)
 SHARDINGS = ["table_wise", "row_wise", "column_wise", "data_parallel", "auto"]
 
-Case = tuple[str, str, bool]  # sharding, pooling, and whether ids have weights
+Case = tuple[str, str, bool, bool]  # sharding, and a form
 
 
 def make_tables(sharding: str, *, pooling: str) -> dict[str, TableConfig]:
@@ -110,7 +119,9 @@ class Lookup(nn.Module):
         return pooled_in_order(self.tables(ids), list(FEATURES)) * self.one
 
 
-def train_lookup(sharding: str, pooling: str, is_weighted: bool) -> dict[str, Any]:
+def train_lookup(
+    sharding: str, pooling: str, is_weighted: bool, is_scheduled: bool
+) -> dict[str, Any]:
     """On every rank: what each step looked up, and this rank's pieces of the tables at the end."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     tables = make_tables(sharding, pooling=pooling)
@@ -125,9 +136,12 @@ def train_lookup(sharding: str, pooling: str, is_weighted: bool) -> dict[str, An
             dense=DenseOptimizerConfig(learning_rate=1e-30),
         ),
     )
+    config = FALLING if is_scheduled else ScheduleConfig()
+    schedule = Schedule(config, optimizer=optimizer, num_steps=NUM_STEPS - 1)
     looked_up = []
     for index in range(NUM_STEPS):
         step = make_step(rank=rank, step=index, is_weighted=is_weighted)
+        schedule.apply(step=index)
         optimizer.zero_grad()
         pooled_BE = sharded(jagged(step, is_weighted=is_weighted))
         # both DDP and TorchRec divide gradients by the world size
@@ -180,6 +194,7 @@ def naive_step(
     *,
     pooling: str,
     cuts: dict[str, list[int]],
+    learning_rate: float,
 ) -> None:
     """Row-wise Adagrad, row by row: one update per row with the gradients of all ranks' bags.
 
@@ -205,7 +220,7 @@ def naive_step(
         for columns in itertools.starmap(slice, itertools.pairwise(bounds)):
             momentum = momenta[table][row, columns]
             momentum += np.mean(gradient[columns] ** 2)
-            step_size = LEARNING_RATE / (np.sqrt(momentum) + EPS)
+            step_size = learning_rate / (np.sqrt(momentum) + EPS)
             tables[table][row, columns] -= step_size * gradient[columns]
 
 
@@ -230,13 +245,14 @@ def torch_lookup(tables: dict[str, np.ndarray], step: Step, *, pooling: str) -> 
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-@pytest.mark.parametrize(("pooling", "is_weighted"), FORMS)
+@pytest.mark.parametrize(("pooling", "is_weighted", "is_scheduled"), FORMS)
 @pytest.mark.parametrize("sharding", SHARDINGS)
 def test_lookup_and_update_are_those_of_plain_tables(
-    sharding: str, pooling: str, is_weighted: bool, world_size: int
+    sharding: str, pooling: str, is_weighted: bool, is_scheduled: bool, world_size: int
 ) -> None:
     """At every step, on every rank; and every row of every table at the end."""
-    results = [by_case[sharding, pooling, is_weighted] for by_case in results_of(world_size)]
+    case = (sharding, pooling, is_weighted, is_scheduled)
+    results = [by_case[case] for by_case in results_of(world_size)]
     tables = {name: table.astype(np.float64) for name, table in initial_tables(pooling).items()}
     momenta = {name: np.zeros(table.shape) for name, table in tables.items()}
     cuts = {
@@ -252,7 +268,14 @@ def test_lookup_and_update_are_those_of_plain_tables(
         for result, step in zip(results, steps, strict=True):
             expected = torch_lookup(tables, step, pooling=pooling)
             torch.testing.assert_close(result["looked_up"][index], expected, rtol=1e-4, atol=1e-5)
-        naive_step(tables, momenta, steps, pooling=pooling, cuts=cuts)
+        naive_step(
+            tables,
+            momenta,
+            steps,
+            pooling=pooling,
+            cuts=cuts,
+            learning_rate=LEARNING_RATE * (RATE_FACTORS[index] if is_scheduled else 1),
+        )
     for name, table in tables.items():
         seen = np.zeros(table.shape, bool)
         for result in results:
@@ -274,6 +297,6 @@ def test_untouched_rows_keep_their_values_bit_by_bit() -> None:
     others = [row for row in range(1003) if row not in used]
     for sharding in ("table_wise", "data_parallel"):
         [by_case] = results_of(1)
-        result = by_case[sharding, "sum", False]
+        result = by_case[sharding, "sum", False, False]
         [(_, weight)] = result["pieces"]["user"]
         np.testing.assert_array_equal(weight[others], initial_tables("sum")["user"][others])

@@ -23,19 +23,11 @@ from tests.helpers.checkpoints import assert_equal, read_tensors
 from tests.helpers.logs import toy_recipe, write_toy_log
 from tests.helpers.ranks import run_ranks
 from trainer.build import build_sharded_model
-from trainer.checkpoint import (
-    CheckpointMismatchError,
-    Checkpoints,
-    IncompleteCheckpointError,
-    Manifest,
-    check_fits,
-    read_manifest,
-    restore,
-    state_of,
-)
+from trainer.checkpoint import CheckpointMismatchError, Checkpoints, check_fits, restore
 from trainer.checkpoint_storage import LocationReader
 from trainer.config import Recipe
 from trainer.evaluate import evaluate_checkpoint
+from trainer.manifest import IncompleteCheckpointError, Manifest, read_manifest, state_of
 from trainer.optimizer import build_optimizer
 from trainer.recipe_file import build_recipe
 from trainer.runtime import joined_ranks

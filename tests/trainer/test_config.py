@@ -88,7 +88,7 @@ def test_keys_of_negatives_are_checked_where_they_are_given() -> None:
 @pytest.mark.parametrize(
     ("key", "known"),
     [
-        ("zzz", "data, embeddings, model, balance, optimizer, checkpoint, prepare, run"),
+        ("zzz", "data, embeddings, model, balance, optimizer, checkpoint, prepare, init_from, run"),
         ("data.features.age.zzz", "kind, column, log, clip, mean, std, fill"),
         ("embeddings.tables.user.zzz", "num_rows, dim, pooling, sharding"),
     ],

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,64 +19,30 @@ from data_loaders.errors import InputError
 from data_loaders.loader import InteractionLoader
 from data_loaders.storage import locate
 from data_loaders.streams import Cursor
-from tests.helpers.checkpoints import assert_equal, read_tensors
-from tests.helpers.logs import TRAIN, toy_recipe, toy_table, write_groups, write_toy_log
+from tests.helpers.checkpoints import assert_equal
+from tests.helpers.logs import TRAIN, toy_table, write_groups, write_toy_log
 from tests.helpers.ranks import run_ranks
+from tests.helpers.runs import (
+    assert_close,
+    interrupt_after,
+    losses,
+    make_recipe,
+    newest_tensors,
+    reports,
+    summary,
+    train_on,
+)
 from trainer.build import build_sharded_model
-from trainer.checkpoint import CheckpointMismatchError, Checkpoints
+from trainer.checkpoint import CheckpointMismatchError
 from trainer.config import Recipe
 from trainer.evaluate import selection_score
 from trainer.loop import train
 from trainer.losses import NonFiniteLossError
 from trainer.optimizer import build_optimizer
 from trainer.progress import Progress
-from trainer.recipe_file import build_recipe
 from trainer.runtime import joined_ranks
 
 NUM_EXAMPLES = sum(map(sum, TRAIN))  # 300: an epoch of nine full steps of 32 and one of 12
-
-
-def make_recipe(log: Path, folder: Path, *overrides: str, **changes: Any) -> Recipe:
-    tree = toy_recipe(log, **changes)
-    tree["run"]["uri"] = str(folder)
-    return build_recipe(tree, overrides=overrides, source="toy")
-
-
-def train_on(recipe: Recipe, *, world_size: int) -> None:
-    run_ranks(train, world_size=world_size, arguments={"recipe": recipe})
-
-
-def reports(run: Path, *, split: str = "train") -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["split"] == split]
-
-
-def losses(run: Path) -> np.ndarray:
-    """Each step's mean loss of each task."""
-    return np.array([[task["loss"] for task in line["tasks"].values()] for line in reports(run)])
-
-
-def summary(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "summary.json").read_text())
-    return found
-
-
-def newest_tensors(run: Path) -> dict[str, torch.Tensor]:
-    newest = Checkpoints(locate(str(run)), keep=1).newest()
-    assert newest is not None
-    return read_tensors(newest[0])
-
-
-def assert_close(
-    found: dict[str, dict[str, Any]], expected: dict[str, dict[str, Any]], *, tolerance: float
-) -> None:
-    """The metrics of all tasks, some of them None."""
-    assert list(found) == list(expected)
-    for task, metrics in expected.items():
-        assert found[task].keys() == metrics.keys()
-        for name, value in metrics.items():
-            near = value if value is None else pytest.approx(value, rel=tolerance, abs=tolerance)
-            assert found[task][name] == near, (task, name)
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +63,6 @@ def test_two_ranks_train_as_one(log: Path, tmp_path: Path, sharding: str) -> Non
     assert len(np.unique(one[:, 0])) == 13
     first, second = (summary(tmp_path / name)["tasks"] for name in ("1", "2"))
     assert_close(second, first, tolerance=1e-4)
-
-
-def interrupt_after(run: Path, *, step: int) -> None:
-    """Leaves the run as a crash after the checkpoint of `step` would."""
-    for folder in (run / "checkpoints").iterdir():
-        if int(folder.name.removeprefix("step-")) > step:
-            shutil.rmtree(folder)
-    (run / "summary.json").unlink()
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])

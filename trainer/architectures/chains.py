@@ -35,6 +35,8 @@ def logit_of_product(logits_BS: Tensor) -> Tensor:
     happen and this one does not; so no logarithm is that of a difference, and the result is finite
     wherever the logits are.
     """
+    # where layers compute in bfloat16, logarithms do not
+    logits_BS = logits_BS.to(torch.promote_types(logits_BS.dtype, torch.float32))
     happens_BS = functional.logsigmoid(logits_BS)
     ends_BS = functional.logsigmoid(-logits_BS)
     through_BS = happens_BS.cumsum(1)

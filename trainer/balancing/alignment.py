@@ -64,10 +64,12 @@ class AlignedMtl(GradientBalancer):
         self, gram_PP: np.ndarray, *, tasks_P: np.ndarray, means_P: np.ndarray
     ) -> np.ndarray:
         norms_P = np.sqrt(gram_PP.diagonal())
-        cosines_PP = gram_PP / np.outer(norms_P, norms_P)
-        rank = int((np.linalg.eigvalsh(cosines_PP) > LEAST_EIGENVALUE).sum())
-        values_P, vectors_PP = np.linalg.eigh(gram_PP)
-        # the smallest comes first
-        singular_R = np.sqrt(np.maximum(values_P[-rank:], values_P[-1] * LEAST_EIGENVALUE**2))
-        vectors_PR = vectors_PP[:, -rank:]
-        return (vectors_PR * (singular_R[0] / singular_R)) @ vectors_PR.sum(0)
+        values_P, vectors_PP = np.linalg.eigh(gram_PP / np.outer(norms_P, norms_P))
+        is_real_P = values_P > LEAST_EIGENVALUE
+        # a matrix of as many rows with the gradients' inner products: its singular values are
+        # theirs, without the digits that those of the Gram matrix, their squares, have lost
+        root_RP = np.sqrt(values_P[is_real_P])[:, None] * vectors_PP[:, is_real_P].T * norms_P
+        _, singular_R, right_RP = np.linalg.svd(root_RP, full_matrices=False)
+        singular_R = np.maximum(singular_R, np.finfo(np.float64).eps * singular_R[0])
+        factors_P: np.ndarray = (singular_R[-1] / singular_R * right_RP.sum(axis=1)) @ right_RP
+        return factors_P

@@ -119,11 +119,12 @@ class FanOut(nn.Module):
             (item.device for parts in gradients for item in parts if item is not None), None
         )
         gram_TT = torch.zeros(num_tasks, num_tasks, dtype=torch.float64, device=device)
-        for one in range(num_tasks):
-            for two in range(one + 1):
-                for first, second in zip(gradients[one], gradients[two], strict=True):
+        for parts in zip(*gradients, strict=True):
+            flat = _flattened(parts)
+            for one, first in enumerate(flat):
+                for two, second in enumerate(flat[: one + 1]):
                     if first is not None and second is not None:
-                        gram_TT[one, two] += torch.dot(first.reshape(-1), second.reshape(-1))
+                        gram_TT[one, two] += torch.dot(first, second)
         if self._group is not None:
             dist.all_reduce(gram_TT, group=self._group)
             # the loss is multiplied by the number of ranks, because DistributedDataParallel and
@@ -144,6 +145,18 @@ class _FanOut(torch.autograd.Function):
         num_shared = len(gradients) // ctx.num_tasks
         by_task = [gradients[t * num_shared : (t + 1) * num_shared] for t in range(ctx.num_tasks)]
         return None, None, *ctx.node.combined(by_task)
+
+
+def _flattened(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Each as one dimension, in the order in which the first lies in memory: backward leaves some
+    transposed, and to copy them costs more than their inner products.
+    """
+    first = next((item for item in gradients if item is not None), None)
+    if first is None:
+        return list(gradients)
+    strides = first.stride()
+    order = sorted(range(first.dim()), key=lambda dim: -strides[dim])
+    return [item if item is None else item.permute(order).reshape(-1) for item in gradients]
 
 
 def _weighted_sum(

@@ -141,6 +141,28 @@ def outputs_of(architecture: Architecture, inputs: Inputs) -> list[Tensor]:
     return architecture.outputs([architecture.shared(inputs)] * len(TASKS), inputs=inputs)
 
 
+@pytest.mark.parametrize("word", sorted(ARCHITECTURES))
+def test_bfloat16_stays_near_float32(word: str) -> None:
+    """As `Towers` computes it; weights and their gradients stay float32."""
+    architecture, inputs = make(word)
+    architecture.float()
+    inputs = Inputs(
+        shared_BI=inputs.shared_BI.float(),
+        gate_BG=None if inputs.gate_BG is None else inputs.gate_BG.float(),
+        own_BI=tuple(item.float() for item in inputs.own_BI),
+    )
+    exact = outputs_of(architecture, inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        copy = tuple(item.float() for item in architecture.shared(inputs))
+        rough = architecture.outputs([copy] * len(TASKS), inputs=inputs)
+    for one, two in zip(rough, exact, strict=True):
+        torch.testing.assert_close(one.float(), two, rtol=0.05, atol=0.05)
+    sum(output.float().square().sum() for output in rough).backward()
+    gradients = [item.grad for item in architecture.parameters() if item.grad is not None]
+    assert gradients
+    assert all(bool(torch.isfinite(item).all()) for item in gradients)
+
+
 def train_all(log: str, folder: str) -> None:
     for word in sorted(ARCHITECTURES):
         tree = toy_recipe(log)

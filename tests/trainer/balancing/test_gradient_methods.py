@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import given
 from torch import Tensor
 
 from tests.trainer.balancing.methods import SEED, drawn, factors_of, make
@@ -198,7 +198,6 @@ def test_aligned_mtl_sums_the_aligned_gradients(gradients_TD: Tensor) -> None:
     whose condition number is 1.
     """
     left, singular, right = torch.linalg.svd(gradients_TD, full_matrices=False)
-    assume(singular[0] < 1e4 * singular[-1])  # its square is what is left of float64
     aligned_TD = singular[-1] * left @ right
     torch.testing.assert_close(torch.linalg.cond(aligned_TD).item(), 1.0)
     factors_T = factors_of(make("aligned_mtl", num_tasks=len(gradients_TD)), gradients_TD)

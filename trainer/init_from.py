@@ -1,0 +1,112 @@
+"""Beginning with another run's values: its tables, its towers, or parts of them.
+
+A recipe names what it takes by patterns over `tables.NAME` and the towers' own names, e.g.
+`towers.architecture.*`. Optimizer states begin anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torchrec.distributed.model_parallel import DistributedModelParallel
+
+from data_loaders.errors import InputError, did_you_mean
+from data_loaders.storage import Location, locate
+from embeddings.planner import readable_name
+from trainer.checkpoint import read_into, read_sizes
+from trainer.config import InitFromConfig, Recipe
+from trainer.evaluate import chosen_checkpoint
+from trainer.manifest import read_manifest
+
+
+def start_from(
+    config: InitFromConfig,
+    *,
+    model: DistributedModelParallel,
+    recipe: Recipe,
+    group: dist.ProcessGroup | None,
+) -> None:
+    """Reads values of another run into a model, however its tables are cut; every rank must call.
+
+    Of a run with a moving average, the average is taken, as it is what was evaluated.
+
+    Args:
+        config: of the recipe.
+        model: to change.
+        recipe: of this run.
+        group: ranks, able to move CPU tensors.
+
+    Raises:
+        InputError: the other run has no checkpoint, or not what the patterns name, or its ids mean
+            other rows.
+    """
+    location = chosen_checkpoint(locate(config.run))
+    state_dict = sorted(model.state_dict().items())
+    ours = {readable_name(key): (key, item) for key, item in state_dict}
+    chosen = _chosen(list(ours), config.parameters)
+    sizes = read_sizes(location)
+    wrong = []
+    for name in chosen:
+        key, item = ours[name]
+        size, found = tuple(item.size()), sizes.get(f"model.{key}")
+        if size != found:
+            wrong.append(f"{name} is {list(found) if found else 'not'} there, {list(size)} here")
+    if wrong:
+        more = f" and {len(wrong) - 1} more do not fit" if wrong[1:] else ""
+        raise InputError(
+            f"init_from: {location.uri}: {wrong[0]}{more}; "
+            "leave them out of init_from.parameters, or use the model of that run"
+        )
+    _check_meanings(location, recipe, chosen)
+    values = {ours[name][0]: ours[name][1] for name in chosen}
+    averaged = {key for key in values if f"average.values.{key}" in sizes}
+    weight = torch.zeros((), dtype=torch.float64)
+    state: dict[str, Any] = {
+        "model": {key: item for key, item in values.items() if key not in averaged}
+    }
+    if averaged:
+        state["average"] = {"values": {key: values[key] for key in averaged}, "weight": weight}
+    with torch.no_grad():
+        read_into(state, location=location, group=group)
+        for key in averaged:
+            values[key].div_(float(weight))
+
+
+def _chosen(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(
+                f"init_from.parameters: {pattern} names nothing in this model; "
+                f"{did_you_mean(pattern, names)}"
+            )
+    return [name for name in names if any(fnmatchcase(name, item) for item in patterns)]
+
+
+def _check_meanings(location: Location, recipe: Recipe, chosen: Sequence[str]) -> None:
+    """The rows of a table that is taken must stand for the ids that they stand for here."""
+    theirs = _meanings(read_manifest(location).recipe["data"]["features"])
+    ours = _meanings(recipe.data.model_dump(mode="json")["features"])
+    for name in chosen:
+        table = name.removeprefix("tables.")
+        if name.startswith("tables.") and theirs.get(table) != ours[table]:
+            raise InputError(
+                f"init_from: {location.uri}: the rows of table {table} are other ids there: its "
+                "features' encoding, vocabulary or boundaries are not those here; give "
+                "data.features.NAME.vocabulary of that run, or leave the table out"
+            )
+
+
+def _meanings(features: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
+    """By table, what brings ids into its rows."""
+    found: dict[str, set[str]] = {}
+    for name, feature in features.items():
+        if "encoding" in feature:
+            keys = ("encoding", "vocabulary_digest", "boundaries")
+            meaning = json.dumps([feature.get(key) for key in keys])
+            found.setdefault(feature.get("table") or name, set()).add(meaning)
+    return found
