@@ -8,14 +8,10 @@ Each attempt at a run writes files of its own; TensorBoard reads all of a folder
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
+import socket
+import struct
 import time
-import uuid
-import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from data_loaders.storage import Location
@@ -25,67 +21,72 @@ _OF_THE_RUN = ("examples", "seconds", "examples_per_second", "skipped")
 
 
 class EventFiles:
-    """Writes them; made on one rank only.
+    """Writes them; made on one rank only. Between flushes no file is open.
 
     Args:
-        location: of the folder `tensorboard`. On object storage files are written to a temporary
-            folder, and copied whole at every flush.
+        location: of the folder `tensorboard`.
         resumed_step: what earlier attempts reported behind this step is not shown.
     """
 
     def __init__(self, location: Location, *, resumed_step: int) -> None:
         self._location, self._resumed_step = location, resumed_step
-        self._folder = location.path if location.is_local else tempfile.mkdtemp()
-        self._remove = None
-        if not location.is_local:
-            self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._writers: dict[str, Any] = {}
+        self._files: dict[str, _EventFile] = {}
 
     def add(self, line: dict[str, Any]) -> None:
-        """The scalars of a line of `metrics.jsonl`."""
-        from tensorboardX import summary
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import Summary
+        """The scalars of a line of `metrics.jsonl`; on storage at the next `flush`."""
+        from tensorboardX.summary import scalar
 
-        values = [summary.scalar(tag, value).value[0] for tag, value in scalars(line)]
-        event = Event(wall_time=time.time(), step=line["step"], summary=Summary(value=values))
-        self._writer(line["split"]).write_event(event)
+        if (split := line["split"]) not in self._files:
+            folder = self._location.child(split)
+            self._files[split] = _EventFile(folder, first_step=self._resumed_step + 1)
+        values = [scalar(tag, value).value[0] for tag, value in scalars(line)]
+        self._files[split].add(step=line["step"], summary={"value": values})
 
     def flush(self) -> None:
-        """Everything is on storage."""
-        for writer in self._writers.values():
-            writer.flush()
-        if self._remove is not None:
-            folder = Path(self._folder)
-            for path in sorted(folder.rglob("events.*")):
-                target = self._location.child(path.relative_to(folder).as_posix())
-                target.write_bytes(path.read_bytes())
+        """Writes all that was added.
 
-    def close(self) -> None:
-        """Flushes; nothing may be added any more."""
-        self.flush()
-        for writer in self._writers.values():
-            writer.close()
-        if self._remove is not None:
-            self._remove()
+        Raises:
+            StorageError: it cannot be written.
+        """
+        for file in self._files.values():
+            file.flush()
 
-    def _writer(self, split: str) -> Any:
-        if split not in self._writers:
-            from tensorboardX.event_file_writer import EventsWriter
-            from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-            folder = self._folder
-            os.makedirs(f"{folder}/{split}", exist_ok=True)
-            # `SummaryWriter` writes from a thread, and does not wait for it in `flush`
-            writer = EventsWriter(
-                f"{folder}/{split}/events", filename_suffix=f".{uuid.uuid4().hex[:8]}"
-            )
-            start = SessionLog(status=SessionLog.START)
-            writer.write_event(
-                Event(wall_time=time.time(), step=self._resumed_step + 1, session_log=start)
-            )
-            self._writers[split] = writer
-        return self._writers[split]
+class _EventFile:
+    """One file: to a local one is appended, on object storage it is written whole.
+
+    Source: https://www.tensorflow.org/tutorials/load_data/tfrecord, the format's details.
+    """
+
+    def __init__(self, folder: Location, *, first_step: int) -> None:
+        from tensorboardX.proto.event_pb2 import SessionLog
+
+        # TensorBoard reads files in the order of their names
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
+        self._file = folder.child(name)
+        self._content = bytearray()
+        self.add(file_version="brain.Event:2")
+        # drops what files before this one say of later steps
+        self.add(step=first_step, session_log={"status": SessionLog.START})
+
+    def add(self, **event: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.record_writer import masked_crc32c
+
+        content = Event(wall_time=time.time(), **event).SerializeToString()
+        size = struct.pack("<Q", len(content))
+        for part in (size, content):
+            self._content += part + struct.pack("<I", masked_crc32c(part))
+
+    def flush(self) -> None:
+        if not self._file.is_local:
+            self._file.write_bytes(bytes(self._content))
+            return
+        self._file.parent_folder()
+        # replaced instead, the file would be lost to a TensorBoard that has it open
+        with self._file.reporting("written"), open(self._file.path, "ab") as stream:
+            stream.write(self._content)
+        self._content.clear()
 
 
 def scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:

@@ -74,8 +74,7 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes `summary.json`, the last file of a run."""
         self.flush()
-        if self._events is not None:
-            self._events.close()
+        if self._is_writer:
             self.location.child(SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
 
 
