@@ -154,7 +154,9 @@ def heat_map(
         width = min(_WIDTH_INCHES, 1.6 + 0.75 * len(columns))
         figure = Figure(figsize=(width, 0.9 + 0.32 * len(rows)), layout="constrained")
         axes = figure.subplots()
-        axes.imshow(filled, cmap=colours, vmin=low, vmax=high, aspect="auto", alpha=0.85)
+        edges = [[place - 0.5 for place in range(len(names) + 1)] for names in (columns, rows)]
+        axes.pcolormesh(*edges, filled, cmap=colours, vmin=low, vmax=high)
+        axes.invert_yaxis()
         turn = 30 if max(map(len, columns)) > 7 else 0
         axes.set_xticks(
             range(len(columns)),
