@@ -21,8 +21,9 @@ smoke: setup  ## the main job, from a generated log to an evaluated checkpoint
 	$(BIN)/polytower generate ecommerce --out $(SMOKE)/log --examples 120000
 	$(BIN)/polytower train ecommerce data.root=$(SMOKE)/log run.uri=$(SMOKE)/run --workers 2
 
+# Two processes, a file of tests at a time; in the order of their names, which has the long ones first.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check .

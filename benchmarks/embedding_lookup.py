@@ -34,6 +34,7 @@ from benchmarks.harness import (
     peak_bandwidth_gb_per_second,
     stream_actions,
 )
+from benchmarks.lookup_rates import rates
 from benchmarks.lookup_variants import (
     Batch,
     EmbeddingBags,
@@ -53,9 +54,6 @@ NUM_BATCHES = 4
 
 # Of the Zipf distribution: row of rank k is drawn with probability ~ k ** -ZIPF_EXPONENT.
 ZIPF_EXPONENT = 1.05
-
-_ID_BYTES = 8
-_FLOAT_BYTES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,24 +111,6 @@ def run_lookup_benchmark(
             return _measure(settings, runtime, tell)
     finally:
         torch.set_num_threads(threads_before)
-
-
-def bytes_moved(
-    *, num_ids: int, num_distinct_rows: float, dim: int, momentum_width: int, update: bool
-) -> float:
-    """Bytes that a step cannot avoid moving, float32 weights and int64 ids.
-
-        forward:  num_ids * (8 + 4 * dim)
-        train:    forward + num_distinct_rows * 2 * 4 * (dim + momentum_width)
-
-    that is, ids and their rows read; then each distinct row and its momentum read and written.
-    A row wanted twice is read twice, from a cache if it is still there, so the rate may exceed the
-    memory's. Pooled vectors, gradients, offsets and the sorting of ids are left out.
-    """
-    moved: float = num_ids * (_ID_BYTES + _FLOAT_BYTES * dim)
-    if update:
-        moved += num_distinct_rows * 2 * _FLOAT_BYTES * (dim + momentum_width)
-    return moved
 
 
 def draw_batches(settings: LookupSettings, *, device: torch.device) -> list[Batch]:
@@ -206,7 +186,7 @@ def _measure(settings: LookupSettings, runtime: Runtime, tell: ProgressCallback)
         "num_distinct_rows": num_distinct_rows,
         "peak_bandwidth_gb_per_second": peak,
         "results": [
-            _result(
+            rates(
                 samples[mode][variant.name],
                 variant=variant,
                 mode=mode,
@@ -225,34 +205,6 @@ def _measure(settings: LookupSettings, runtime: Runtime, tell: ProgressCallback)
             for rival in (tbe, embedding_bag)
         },
         "streams": {name: in_milliseconds(samples["forward"][name]) for name in streams},
-    }
-
-
-def _result(
-    seconds: np.ndarray,
-    *,
-    variant: Variant,
-    mode: str,
-    num_ids: int,
-    num_distinct_rows: float,
-    peak: float,
-) -> dict[str, Any]:
-    moved = bytes_moved(
-        num_ids=num_ids,
-        num_distinct_rows=num_distinct_rows,
-        dim=variant.weights()[0].size(1),
-        momentum_width=variant.momentum_width,
-        update=mode == "train",
-    )
-    median = float(np.median(seconds))
-    return {
-        "variant": variant.name,
-        "mode": mode,
-        **in_milliseconds(seconds),
-        "lookups_per_second": num_ids / median,
-        "bytes_per_step": moved,
-        "gb_per_second": moved / median / 1e9,
-        "fraction_of_peak": moved / median / 1e9 / peak,
     }
 
 

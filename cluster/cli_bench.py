@@ -7,18 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-bench = typer.Typer(no_args_is_help=True, help="Measure where the performance is decided.")
+from cluster.cli_options import Overrides, RecipeName
 
-RecipeName = Annotated[
-    str,
-    typer.Argument(metavar="RECIPE", help="a shipped recipe's name, or a YAML file (path or URI)"),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="SECTION.KEY=VALUE", help="e.g. data.root=s3://bucket/log run.num_epochs=3"
-    ),
-]
+bench = typer.Typer(no_args_is_help=True, help="Measure where the performance is decided.")
 
 
 @bench.command(

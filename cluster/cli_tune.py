@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cluster.cli_bench import Overrides, RecipeName
+from cluster.cli_options import EXIT_INTERRUPTED, Address, Overrides, RecipeName
 
 if TYPE_CHECKING:
     from cluster.trials import SearchFolder, Trial
     from cluster.tune import Plan
 
 EXIT_TRIALS_FAILED = 3
-EXIT_INTERRUPTED = 130
 
 EXAMPLE = (
     "Example: `polytower tune ecommerce data.root=log run.eval_interval_steps=50 "
@@ -29,10 +28,7 @@ def tune(
     trials: Annotated[int, typer.Option(min=1, help="trainings in all")] = 20,
     parallel: Annotated[int, typer.Option(min=1, help="of them at a time, one rank each")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="the same seed draws the same values")] = 0,
-    address: Annotated[
-        str | None,
-        typer.Option(help="of a running Ray cluster, e.g. auto; a local one is started by default"),
-    ] = None,
+    address: Address = None,
 ) -> None:
     """Train a recipe many times with other values, and find those that do best on valid.
 

@@ -17,6 +17,7 @@ Source: https://docs.ray.io/en/latest/train/user-guides/fault-tolerance.html
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import tempfile
@@ -81,16 +82,12 @@ def launch(
     with settings(INIT_SETTINGS if is_local else {}), tempfile.TemporaryDirectory() as scratch:
         try:
             log_folder = connect(address)
-            num_workers, use_gpu, cpus_per_worker = _share(
-                num_workers=num_workers, use_gpu=use_gpu, is_local=is_local
-            )
+            share = _share(num_workers=num_workers, use_gpu=use_gpu, is_local=is_local)
             supervisor = _start_supervisor(TRAIN_SETTINGS | (LOCAL_SETTINGS if is_local else {}))
             run = supervisor.run.remote(
                 recipe.model_dump(mode="json"),
                 log_folder=log_folder,
-                num_workers=num_workers,
-                use_gpu=use_gpu,
-                cpus_per_worker=cpus_per_worker,
+                **dataclasses.asdict(share),
                 max_failures=max_failures,
                 is_heard=listener is not None,
                 scratch=scratch,
@@ -106,10 +103,17 @@ def launch(
         raise failure
 
 
-def _share(
-    *, num_workers: int | None, use_gpu: bool | None, is_local: bool
-) -> tuple[int, bool, int]:
-    """How many ranks, and what each takes of the cluster: whether a GPU, and how many CPUs.
+@dataclasses.dataclass(frozen=True)
+class _Share:
+    """How many ranks, and what each takes of the cluster."""
+
+    num_workers: int
+    use_gpu: bool
+    cpus_per_worker: int
+
+
+def _share(*, num_workers: int | None, use_gpu: bool | None, is_local: bool) -> _Share:
+    """Of the cluster that this process is connected to.
 
     Raises:
         InputError: the cluster will never have that much.
@@ -127,7 +131,7 @@ def _share(
             f"{num_gpus} GPUs and {num_cpus} CPUs in the Ray cluster; {remedy}"
         )
     # Ray sets OMP_NUM_THREADS to a rank's CPUs; on nodes that others use too, a rank takes one
-    return num_workers, use_gpu, num_cpus // num_workers if is_local else 1
+    return _Share(num_workers, use_gpu, num_cpus // num_workers if is_local else 1)
 
 
 def _capacity() -> Mapping[str, float]:

@@ -100,9 +100,7 @@ def print_dry_run(recipe: Recipe, *, num_workers: int | None) -> None:
         memory_bytes=rank_memory_bytes(device_type=device_type, local_world_size=num_workers),
     )
     console.print(dump_recipe(recipe), markup=False, soft_wrap=True)
-    print_plan(
-        [dataclasses.asdict(item) for item in placements(plan, tables=recipe.embeddings.tables)]
-    )
+    print_plan([dataclasses.asdict(item) for item in placements(plan, tables=recipe.tables())])
     if recipe.data.root is not None:
         num_examples = list_row_groups(recipe.data, split="train").num_examples
         steps = -(-num_examples // recipe.data.batch_size)

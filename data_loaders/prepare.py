@@ -104,11 +104,27 @@ def prepare_log(
     root = locate(out)
     refuse_all_but_unfinished(root)
     columns = raw_columns(data, prepare=prepare, num_rows=num_rows)
-    files = list_files(sources)
-    parts = list_parts(files)
+    parts = list_parts(list_files(sources))
     _check_columns(columns, parts)
     begin_anew(root, name=name)
-    job = Job(
+    job = _job(columns, parts=parts, prepare=prepare, root=root, block_bytes=block_bytes)
+    steps = _Steps(job, on_progress=on_progress or (lambda *_: None))
+    with cluster:
+        info = _run_steps(steps, parts, data=data, prepare=prepare, root=root, name=name)
+    root.child("_staging").delete()
+    write_dataset_info(root, info)
+    return info
+
+
+def _job(
+    columns: Sequence[RawColumn],
+    *,
+    parts: Sequence[Part],
+    prepare: PrepareConfig,
+    root: Location,
+    block_bytes: int,
+) -> Job:
+    return Job(
         columns=tuple(columns),
         prepare=prepare,
         staging=root.child("_staging").uri,
@@ -116,12 +132,6 @@ def prepare_log(
         num_ranges=math.ceil(sum(part.num_bytes for part in parts) / RANGE_BYTES),
         block_bytes=block_bytes,
     )
-    steps = _Steps(job, on_progress=on_progress or (lambda *_: None))
-    with cluster:
-        info = _run_steps(steps, parts, data=data, prepare=prepare, root=root, name=name)
-    root.child("_staging").delete()
-    write_dataset_info(root, info)
-    return info
 
 
 def _run_steps(

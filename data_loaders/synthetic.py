@@ -22,7 +22,7 @@ id.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 from numpy.random import PCG64, Generator, SeedSequence
@@ -45,7 +45,7 @@ from data_loaders.scenarios.news import News
 from data_loaders.scenarios.scenario import Scenario
 from data_loaders.scenarios.social import Social
 from data_loaders.statistics import ColumnKind, Fitter
-from data_loaders.storage import locate
+from data_loaders.storage import Location, locate
 
 SCENARIOS: dict[str, type[Scenario]] = {
     "ecommerce": Ecommerce,
@@ -92,20 +92,41 @@ def generate(
     command = f"polytower generate {scenario}"
     refuse_all_but_unfinished(root, command=command)
     begin_anew(root, name=scenario, command=command)
-    if on_progress is not None:
-        on_progress(0)
+    tell = on_progress or (lambda done: None)
+    tell(0)
 
     options = {} if correlation is None else {"correlation": correlation}
     world_seed, *split_seeds = SeedSequence(seed).spawn(1 + len(SPLITS))
     world = SCENARIOS[scenario](examples=examples, rng=Generator(PCG64(world_seed)), **options)
     fitter = Fitter(_fitted_columns(world))
+    splits = _write_splits(
+        world, root=root, seeds=split_seeds, examples=examples, fitter=fitter, on_progress=tell
+    )
+    description = f"synthetic log of {world.description}; {examples:,} examples, seed {seed}"
+    info = DatasetInfo(
+        name=scenario, description=description, splits=splits, columns=fitter.write(root)
+    )
+    write_dataset_info(root, info)
+    return info
+
+
+def _write_splits(
+    world: Scenario,
+    *,
+    root: Location,
+    seeds: Sequence[SeedSequence],
+    examples: int,
+    fitter: Fitter,
+    on_progress: Callable[[int], None],
+) -> dict[Split, SplitInfo]:
+    """Draws and writes all splits; the fitter has then seen the training split."""
     parts = _parts(examples)
     # A small train split has 8 files of 8 row groups, enough for 64 streams; a large one more.
     rows_per_file = min(math.ceil(len(parts[0]) / 8), 500_000)
     splits: dict[Split, SplitInfo] = {}
-    for split, part, split_seed in zip(SPLITS, parts, split_seeds, strict=True):
+    for split, part, seed in zip(SPLITS, parts, seeds, strict=True):
         best = SplitBest(world.tasks)
-        rng = Generator(PCG64(split_seed))
+        rng = Generator(PCG64(seed))
         chunks = _chunks(world, rng=rng, part=part, num_total=examples, best=best)
         tables = _reported(chunks, num_before=part.start, on_progress=on_progress)
         write_split(
@@ -116,12 +137,7 @@ def generate(
             rows_per_row_group=math.ceil(rows_per_file / 8),
         )
         splits[split] = SplitInfo(examples=len(part), best=best.metrics())
-    description = f"synthetic log of {world.description}; {examples:,} examples, seed {seed}"
-    info = DatasetInfo(
-        name=scenario, description=description, splits=splits, columns=fitter.write(root)
-    )
-    write_dataset_info(root, info)
-    return info
+    return splits
 
 
 def _check_arguments(scenario: str, *, examples: int, seed: int, correlation: float | None) -> None:
@@ -186,10 +202,9 @@ def _chunks(
 
 
 def _reported(
-    tables: Iterator[pa.Table], *, num_before: int, on_progress: Callable[[int], None] | None
+    tables: Iterator[pa.Table], *, num_before: int, on_progress: Callable[[int], None]
 ) -> Iterator[pa.Table]:
     for table in tables:
         num_before += table.num_rows
-        if on_progress is not None:
-            on_progress(num_before)
+        on_progress(num_before)
         yield table

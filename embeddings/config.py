@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -30,3 +31,31 @@ class EmbeddingsConfig(Section):
     """The recipe's section `embeddings`."""
 
     tables: dict[Name, TableConfig] = Field(default_factory=dict)
+
+
+def owned_name(table: str, *, owner: str | None) -> str:
+    """What a table is called that belongs to one task, e.g. `item:click`; no recipe can name a
+    table so.
+
+    Args:
+        table: of the recipe.
+        owner: the task; None for a table that all tasks share.
+    """
+    return table if owner is None else f"{table}:{owner}"
+
+
+def owned_tables(
+    tables: Mapping[str, TableConfig], *, owners: Sequence[str | None]
+) -> dict[str, TableConfig]:
+    """Each table once for each of its owners.
+
+    Where a feature is looked up for several, TorchRec cannot pool row-wise tables by mean
+    (docs/log.md), so `auto` means table-wise for them.
+    """
+    return {
+        owned_name(name, owner=owner): table.model_copy(update={"sharding": "table_wise"})
+        if len(owners) > 1 and table.pooling == "mean" and table.sharding == "auto"
+        else table
+        for owner in owners
+        for name, table in tables.items()
+    }

@@ -10,7 +10,7 @@ from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
-from embeddings.config import TableConfig
+from embeddings.config import TableConfig, owned_name
 
 POOLING = {"sum": PoolingType.SUM, "mean": PoolingType.MEAN}
 
@@ -27,11 +27,25 @@ def module_name(table: str) -> str:
     return f"table_{table}"
 
 
+def pooled_names(
+    keys: Sequence[str], *, table_of_feature: Mapping[str, str], owners: Sequence[str | None]
+) -> list[str]:
+    """What TorchRec calls the pooled vectors of the features, those of the first owner first."""
+    if len(owners) == 1:
+        return list(keys)
+    return [
+        f"{key}@{module_name(owned_name(table_of_feature[key], owner=owner))}"
+        for owner in owners
+        for key in keys
+    ]
+
+
 def build_tables(
     tables: Mapping[str, TableConfig],
     *,
     keys: Sequence[str],
     table_of_feature: Mapping[str, str],
+    owners: Sequence[str | None] = (None,),
     is_weighted: bool = False,
 ) -> EmbeddingBagCollection:
     """Declares the tables on the meta device: no memory is taken before they are sharded.
@@ -40,6 +54,8 @@ def build_tables(
         tables: by name.
         keys: id features, in the order in which their pooled vectors are wanted.
         table_of_feature: the table of each of them.
+        owners: tasks that have these tables of their own, each feature looked up in the tables of
+            all; None stands for tables that all tasks share.
         is_weighted: each id comes with a weight that its vector is multiplied by; all tables pool
             by sum.
     """
@@ -48,13 +64,14 @@ def build_tables(
         is_weighted=is_weighted,
         tables=[
             EmbeddingBagConfig(
-                name=module_name(name),
+                name=module_name(owned_name(name, owner=owner)),
                 num_embeddings=table.num_rows,
                 embedding_dim=table.dim,
                 pooling=POOLING[table.pooling],
                 feature_names=[key for key in keys if table_of_feature[key] == name],
                 init_fn=nn.init.zeros_,  # initialise_tables draws the values, shard by shard
             )
+            for owner in owners
             for name, table in tables.items()
         ],
     )

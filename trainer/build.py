@@ -12,7 +12,7 @@ from torchrec.distributed.types import ShardingPlan
 from data_loaders.batch import id_feature_names
 from data_loaders.errors import InputError
 from embeddings.planner import is_table, plan_tables, readable_name, shard_model
-from embeddings.tables import build_tables, initialise_tables
+from embeddings.tables import build_tables, initialise_tables, pooled_names
 from trainer.architectures import build_architecture
 from trainer.architectures.architecture import Architecture, Sizes
 from trainer.balancing import build_balancer
@@ -42,7 +42,7 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
     architecture = build_architecture(
         recipe.model,
         sizes=Sizes(
-            input_width=input_layer.interaction.output_width,
+            input_width=input_layer.input_width,
             tasks=tasks.names,
             num_outputs=tasks.num_outputs,
             gate_width=input_layer.gate_width,
@@ -54,6 +54,7 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
             recipe.embeddings.tables,
             keys=keys,
             table_of_feature=table_of_feature,
+            owners=recipe.table_owners(),
             is_weighted=recipe.data.has_id_weights,
         ),
         towers=Towers(
@@ -81,13 +82,19 @@ def _build_relation(recipe: Recipe, *, architecture: Architecture) -> TaskRelati
 
 def _build_input_layer(recipe: Recipe, *, keys: Sequence[str]) -> InputLayer:
     dense_widths, widths = recipe.data.dense_widths, recipe.id_widths()
-    id_widths = {key: widths[key] for key in keys}
+    id_widths, owners = {key: widths[key] for key in keys}, recipe.table_owners()
+    interactions = {
+        owner: build_interaction(
+            recipe.model, widths=list(id_widths.values()), num_dense=sum(dense_widths.values())
+        )
+        for owner in owners
+    }
     return InputLayer(
         id_widths=id_widths,
         dense_widths=dense_widths,
-        interaction=build_interaction(
-            recipe.model, widths=list(id_widths.values()), num_dense=sum(dense_widths.values())
-        ),
+        interaction=interactions.pop(None, None),
+        own_interactions=list(interactions.values()),
+        keys=pooled_names(keys, table_of_feature=recipe.table_of_feature(), owners=owners),
         gate_features=recipe.model.gate_features if isinstance(recipe.model, GatedConfig) else (),
     )
 
@@ -104,7 +111,7 @@ def plan_model(
     """The sharding plan for a number of ranks; needs none of them."""
     return plan_tables(
         model,
-        tables=recipe.embeddings.tables,
+        tables=recipe.tables(),
         world_size=world_size,
         local_world_size=local_world_size,
         device_type=device_type,

@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 from data_loaders.config import DataConfig, IdFeature, IdListFeature, Section
 from data_loaders.errors import InputError, did_you_mean
 from data_loaders.prepare_config import PrepareConfig
-from embeddings.config import EmbeddingsConfig
+from embeddings.config import EmbeddingsConfig, TableConfig, owned_tables
 from trainer.balance_config import AnyBalance, StaticConfig
 from trainer.model_checks import check_model
 from trainer.model_config import AnyModel, SharedBottomConfig
@@ -139,13 +139,21 @@ class Recipe(Section):
 
     def _check_pooling(self) -> None:
         """TorchRec's lookup has one form for all tables, with weights or without; with them, what a
-        mean is, and its gradient, depend on the sharding (docs/log.md).
+        mean is, and its gradient, depend on the sharding; where a feature is looked up in several
+        tables, row-wise ones confuse their means (docs/log.md).
         """
         for name, table in self.embeddings.tables.items():
             if self.data.has_id_weights and table.pooling == "mean":
                 raise ValueError(
                     f"embeddings.tables.{name}.pooling: mean is not possible in a recipe with "
                     "weighted id lists; use sum, and weights_sum_to_one: true for its id lists"
+                )
+            is_cut = table.pooling == "mean" and table.sharding == "row_wise"
+            if is_cut and len(self.table_owners()) > 1:
+                raise ValueError(
+                    f"embeddings.tables.{name}.sharding: row_wise is not possible with pooling "
+                    f"mean where tasks have tables of their own, as in model.architecture: "
+                    f"{self.model.architecture}; use auto"
                 )
 
     def _check_rows(self, name: str, feature: IdFeature | IdListFeature) -> None:
@@ -185,6 +193,15 @@ class Recipe(Section):
         if taken is None or not taken.freeze:
             return False
         return any(fnmatchcase(parameter, pattern) for pattern in taken.parameters)
+
+    def table_owners(self) -> list[str | None]:
+        """Whom the model's tables belong to: None for those that all tasks share, and tasks."""
+        shared: list[str | None] = [None] if self.model.has_shared_tables else []
+        return [*shared, *self.data.tasks] if self.model.has_own_tables else shared
+
+    def tables(self) -> dict[str, TableConfig]:
+        """All tables of the model, with those that each task has of its own."""
+        return owned_tables(self.embeddings.tables, owners=self.table_owners())
 
     def id_widths(self) -> dict[str, int]:
         """The width of the vectors of each `id` and `id_list` feature."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from data_loaders.config import DataConfig
 from data_loaders.errors import did_you_mean
-from trainer.model_config import ChainConfig, DbmtlConfig, GatedConfig, ModelConfig
+from trainer.model_config import ChainConfig, DbmtlConfig, GatedConfig, HomeConfig, ModelConfig
 
 # interactions that multiply the vectors of features with one another
 MULTIPLIES_VECTORS = ("dot", "fm")
@@ -30,6 +30,8 @@ def check_model(model: ModelConfig, *, data: DataConfig, id_widths: Mapping[str,
         _check_chain(model, data=data)
     if isinstance(model, DbmtlConfig):
         _check_network("model.depends_on", model.depends_on, tasks=data.tasks)
+    if isinstance(model, HomeConfig) and model.groups:
+        _check_groups(model.groups, tasks=data.tasks)
 
 
 def _check_interaction(model: ModelConfig, *, id_widths: Mapping[str, int]) -> None:
@@ -73,6 +75,22 @@ def _check_chain(model: ChainConfig, *, data: DataConfig) -> None:
                     f"it: labels are those of all examples, 0 where there was no {before}"
                 )
             before = after.get(before)
+
+
+def _check_groups(groups: Mapping[str, Sequence[str]], *, tasks: Mapping[str, object]) -> None:
+    """Each task in one group, and none empty."""
+    found = [task for group in groups.values() for task in group]
+    for task in found:
+        if task not in tasks:
+            raise ValueError(f"model.groups: no task {task}; {did_you_mean(task, tasks)}")
+        if found.count(task) > 1:
+            raise ValueError(f"model.groups: {task} stands twice; expected it in one group")
+    for task in tasks:
+        if task not in found:
+            raise ValueError(f"model.groups: {task} is in no group; add it to one")
+    for name, group in groups.items():
+        if not group:
+            raise ValueError(f"model.groups.{name}: is empty; expected at least one task")
 
 
 def _check_network(

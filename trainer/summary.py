@@ -50,7 +50,5 @@ def summary_of(
         "tasks": evaluation.tasks,
         "calibration_curves": evaluation.curves,
         "checkpoint": checkpoint.uri,
-        "plan": [
-            dataclasses.asdict(item) for item in placements(plan, tables=recipe.embeddings.tables)
-        ],
+        "plan": [dataclasses.asdict(item) for item in placements(plan, tables=recipe.tables())],
     }

@@ -16,10 +16,10 @@ from rich.console import Console
 from benchmarks.embedding_lookup import (
     LookupSettings,
     build_variants,
-    bytes_moved,
     draw_batches,
     run_lookup_benchmark,
 )
+from benchmarks.lookup_rates import bytes_moved
 from benchmarks.lookup_variants import (
     EmbeddingBags,
     RawTbe,

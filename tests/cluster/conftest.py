@@ -34,7 +34,7 @@ def _token(token: Path) -> None:
     """For every test of the package, also those that start a cluster of their own."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def head(token: Path) -> Iterator[Head]:
     """A running cluster with two CPUs, on which this checkout can be imported."""
     # a short path: Ray puts Unix sockets there

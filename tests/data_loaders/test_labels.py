@@ -13,14 +13,14 @@ from pydantic import TypeAdapter
 from data_loaders.config import DataConfig, Task
 from data_loaders.errors import WrongRowsError
 from data_loaders.label_columns import LabelColumns
-from data_loaders.number_encoding import encode_example_weights, encode_labels
+from data_loaders.number_encoding import ExampleWeightEncoder, LabelEncoder
 from data_loaders.transforms import Encoder
 
 
 def labels_of(column: pa.Array, **task: Any) -> list[float]:
     out_R = np.empty(len(column), np.float32)
     config = TypeAdapter(Task).validate_python(task)
-    encode_labels(column, None, out_R, name="y", task=config)
+    LabelEncoder(config, name="y").write(column, None, out_R, np.arange(len(column)))
     return out_R.tolist()
 
 
@@ -102,10 +102,10 @@ def test_amounts_are_in_units_of_std() -> None:
 
 def test_a_missing_example_weight_is_one() -> None:
     """Null and NaN; bools and integers are weights too."""
-    out_R = np.empty(4, np.float32)
-    encode_example_weights(pa.array([0.5, None, math.nan, 0.0]), out_R, name="w")
+    encoder, out_R = ExampleWeightEncoder("w"), np.empty(4, np.float32)
+    encoder.write(pa.array([0.5, None, math.nan, 0.0]), out_R, np.arange(4))
     assert out_R.tolist() == [0.5, 1.0, 1.0, 0.0]
-    encode_example_weights(pa.array([True, None, False, True]), out_R, name="w")
+    encoder.write(pa.array([True, None, False, True]), out_R, np.arange(4))
     assert out_R.tolist() == [1.0, 1.0, 0.0, 1.0]
 
 
@@ -113,7 +113,9 @@ def test_a_missing_example_weight_is_one() -> None:
 def test_an_impossible_example_weight_is_refused(wrong: float) -> None:
     """Negative, or more than float32 holds."""
     with pytest.raises(WrongRowsError, match=r"column w: example weight is .*; expected a finite"):
-        encode_example_weights(pa.array([1.0, wrong]), np.empty(2, np.float32), name="w")
+        ExampleWeightEncoder("w").write(
+            pa.array([1.0, wrong]), np.empty(2, np.float32), np.arange(2)
+        )
 
 
 def test_weights_stand_behind_the_labels_each_once() -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
-from embeddings.config import TableConfig
-from embeddings.tables import build_tables, initialise_tables, module_name
+from embeddings.config import TableConfig, owned_tables
+from embeddings.tables import build_tables, initialise_tables, module_name, pooled_names
 from tests.helpers.ranks import run_ranks
 from tests.helpers.sharding import shard_on_cpu
 
@@ -107,6 +107,28 @@ def test_declared_tables_take_no_memory() -> None:
     assert all(parameter.device.type == "meta" for parameter in declared.parameters())
     features = {config.name: config.feature_names for config in declared.embedding_bag_configs()}
     assert features == {module_name("huge"): ["b", "c"], module_name("other"): ["a"]}
+
+
+def test_owners_have_tables_of_the_same_size() -> None:
+    """Each looked up by the same features, whose vectors are told apart by the table."""
+    tables = {"one": TableConfig(num_rows=9, dim=4), "two": TableConfig(num_rows=5, dim=8)}
+    table_of_feature, owners = {"a": "one", "b": "two", "c": "one"}, [None, "x"]
+    declared = build_tables(
+        tables, keys=["a", "b", "c"], table_of_feature=table_of_feature, owners=owners
+    )
+    assert list(owned_tables(tables, owners=owners)) == ["one", "two", "one:x", "two:x"]
+    found = {config.name: config for config in declared.embedding_bag_configs()}
+    for name, table in owned_tables(tables, owners=owners).items():
+        config = found[module_name(name)]
+        assert (config.num_embeddings, config.embedding_dim) == (table.num_rows, table.dim)
+        assert config.feature_names == (["b"] if name.startswith("two") else ["a", "c"])
+    names = pooled_names(["a", "b", "c"], table_of_feature=table_of_feature, owners=owners)
+    assert names == [
+        *("a@table_one", "b@table_two", "c@table_one"),
+        *("a@table_one:x", "b@table_two:x", "c@table_one:x"),
+    ]
+    alone = pooled_names(["a", "b"], table_of_feature=table_of_feature, owners=["x"])
+    assert alone == ["a", "b"]
 
 
 @pytest.mark.parametrize("name", ["items", "keys", "forward", "training", "weight", "a_b"])

@@ -109,20 +109,7 @@ def toy_recipe(
             "batch_size": 32,
             "num_streams": 8,
             "prefetch_bytes": 4000,
-            "features": {
-                "user": {"kind": "id"},
-                "item": {"kind": "id"},
-                "country": {"kind": "id", "encoding": "direct"},
-                "history": {"kind": "id_list", "table": "item", "max_length": 5},
-                "tags": {"kind": "id_list"},
-                "age": {"kind": "dense", "log": True, "mean": 3.5, "std": 0.8},
-                "price": {"kind": "dense", "mean": 5.0, "std": 2.0},
-            },
-            "tasks": {
-                "click": {"kind": "binary"},
-                "purchase": {"kind": "binary", "where": "click"},
-                "watch": {"kind": "regression", "where": "click", "log": True, "mean": 1.5},
-            },
+            **_toy_columns(),
             **(data or {}),
         },
         "embeddings": {
@@ -131,4 +118,24 @@ def toy_recipe(
         "model": {"shared_tower": [16], "task_tower": [8]},
         "run": {"name": "toy", "seed": 1, "log_interval_steps": 1, **length, **(run or {})},
         **sections,
+    }
+
+
+def _toy_columns() -> dict[str, Any]:
+    """What the recipe says about each column."""
+    return {
+        "features": {
+            "user": {"kind": "id"},
+            "item": {"kind": "id"},
+            "country": {"kind": "id", "encoding": "direct"},
+            "history": {"kind": "id_list", "table": "item", "max_length": 5},
+            "tags": {"kind": "id_list"},
+            "age": {"kind": "dense", "log": True, "mean": 3.5, "std": 0.8},
+            "price": {"kind": "dense", "mean": 5.0, "std": 2.0},
+        },
+        "tasks": {
+            "click": {"kind": "binary"},
+            "purchase": {"kind": "binary", "where": "click"},
+            "watch": {"kind": "regression", "where": "click", "log": True, "mean": 1.5},
+        },
     }

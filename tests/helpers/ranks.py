@@ -14,11 +14,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-# A server process imports these once; every rank is a fork of it and pays no import.
+# A server process imports this once; every rank is a fork of it and pays no import.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    ["torch", "torchrec", "pytest", "hypothesis", "sklearn.metrics", "trainer.loop"]
-)
+_CONTEXT.set_forkserver_preload(["tests.helpers.rank_imports"])
 
 TIMEOUT_SECONDS = 120.0
 
@@ -102,6 +100,7 @@ def _rank_main(
     import torch
     import torch.distributed as dist
 
+    from tests.helpers import rank_imports  # noqa: F401  # where preloading it failed, says why
     from trainer.runtime import quiet_libraries
 
     quiet_libraries()
@@ -112,6 +111,7 @@ def _rank_main(
         dist.init_process_group(
             "gloo", store=dist.FileStore(store, world_size), rank=rank, world_size=world_size
         )
+        dist.barrier()  # a rank that ended at once would fail those that still connect to it
         outcome = (function(**arguments), None)
         content = pickle.dumps(outcome)  # by value: a rank's shared memory would end with it
         dist.destroy_process_group()

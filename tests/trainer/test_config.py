@@ -257,6 +257,14 @@ def test_weighted_lists_and_a_table_that_pools_by_mean_are_refused(key: str) -> 
     assert build_recipe(tree, overrides=[], source="recipe.yaml").data.has_id_weights
 
 
+def test_a_gate_selects_no_more_experts_than_there_are() -> None:
+    """The rest of its selectors would be idle."""
+    model = {"architecture": "dselect_k", "num_experts": 4, "num_selected": 5}
+    assert refusal(toy_recipe("log", model=model)) == (
+        "recipe.yaml: model.num_selected: expected at most num_experts, 4, found 5"
+    )
+
+
 def test_a_vector_counts_by_its_length() -> None:
     """Dense inputs of the model: age, price, and the vector's numbers."""
     tree = tree_with("data.features.look", {"kind": "dense_vector", "length": 5})

@@ -124,3 +124,26 @@ def test_keys_of_cross_layers_are_refused_without_them() -> None:
         message = f"model.{key}: needs interaction: dcn, found concat"
         assert refusal({key: value}) == message
         assert tree_of({key: value, "interaction": "dcn"})
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"a": ["click", "purchas"], "b": ["watch"]}, ": no task purchas; did you mean purchase?"),
+        (
+            {"a": ["click", "watch"], "b": ["watch"]},
+            ": watch stands twice; expected it in one group",
+        ),
+        ({"a": ["click", "watch"]}, ": purchase is in no group; add it to one"),
+        (
+            {"a": ["click", "purchase", "watch"], "b": []},
+            ".b: is empty; expected at least one task",
+        ),
+    ],
+)
+def test_groups_hold_each_task_once(groups: dict[str, list[str]], message: str) -> None:
+    """And none is empty: its experts would learn from nobody."""
+    assert refusal({"architecture": "home", "groups": groups}) == f"model.groups{message}"
+    groups = {"a": ["click", "purchase"], "b": ["watch"]}
+    assert tree_of({"architecture": "home", "groups": groups})
+    assert tree_of({"architecture": "home"})

@@ -28,6 +28,7 @@ from trainer.telemetry import Telemetry
 
 NUM_EXAMPLES = 24
 TASKS = ("click", "purchase", "watch")
+MMOE = {"architecture": "mmoe", "num_experts": 3, "expert_tower": [16], "task_tower": [8]}
 
 
 def toy(**sections: Any) -> Recipe:
@@ -188,7 +189,9 @@ def test_two_ranks_tell_what_one_tells_and_watching_changes_nothing(tmp_path: Pa
     log = write_toy_log(tmp_path / "log")
     keys = ("run.num_steps=5", "checkpoint.interval_steps=1")
     runs = {
-        name: make_recipe(log, tmp_path / name, *keys, f"run.log_interval_steps={interval}")
+        name: make_recipe(
+            log, tmp_path / name, *keys, f"run.log_interval_steps={interval}", model=MMOE
+        )
         for name, interval in (("one", 2), ("two", 2), ("seldom", 100))
     }
     run_ranks(train_each, world_size=1, arguments={"recipes": [runs["one"], runs["seldom"]]})
@@ -196,12 +199,17 @@ def test_two_ranks_tell_what_one_tells_and_watching_changes_nothing(tmp_path: Pa
     assert_equal(newest_tensors(tmp_path / "one"), newest_tensors(tmp_path / "seldom"))
     lines = {name: reports(tmp_path / name) for name in runs}
     steps = {
-        name: [line["step"] for line in found if "gradients" in line]
+        name: [line["step"] for line in found if {"gradients", "gates"} <= set(line)]
         for name, found in lines.items()
     }
     assert steps == {"one": [2, 4, 5], "two": [2, 4, 5], "seldom": [5]}
     for one, two in zip(lines["one"], lines["two"], strict=True):
         assert one.get("loss_weights") == two.get("loss_weights")
+        for task, gate in one.get("gates", {}).items():
+            assert sum(gate["weights"]) == pytest.approx(1)
+            assert len(gate["weights"]) == 3
+            assert two["gates"][task]["weights"] == pytest.approx(gate["weights"], rel=1e-3)
+            assert two["gates"][task]["entropy"] == pytest.approx(gate["entropy"], rel=1e-3)
         for part in ("norms", "factors"):
             expected = one.get("gradients", {}).get(part)
             assert two.get("gradients", {}).get(part) == (

@@ -6,15 +6,27 @@ from trainer.architectures.aitm import Aitm
 from trainer.architectures.architecture import Architecture, Sizes
 from trainer.architectures.cross_stitch import CrossStitch
 from trainer.architectures.dbmtl import Dbmtl
+from trainer.architectures.dselect_k import DselectK
 from trainer.architectures.esmm import Escm2, Esmm
 from trainer.architectures.gated import Pepnet, Poso
-from trainer.architectures.mmoe import Mmoe
+from trainer.architectures.home import Home
+from trainer.architectures.mmoe import Mmoe, Omoe
+from trainer.architectures.ple import Ple
 from trainer.architectures.shared_bottom import SharedBottom
+from trainer.architectures.single_task import SingleTask
+from trainer.architectures.stem import Stem
 from trainer.model_config import ModelConfig
 
 ARCHITECTURES: dict[str, type[Architecture]] = {
     "shared_bottom": SharedBottom,
+    "single_task": SingleTask,
+    "omoe": Omoe,
     "mmoe": Mmoe,
+    "dselect_k": DselectK,
+    "cgc": Ple,
+    "ple": Ple,
+    "home": Home,
+    "stem": Stem,
     "cross_stitch": CrossStitch,
     "aitm": Aitm,
     "esmm": Esmm,

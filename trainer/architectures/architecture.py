@@ -8,7 +8,7 @@ Behind it, the output of task t depends on copy t alone: where a tower reads ano
 states, it computes them anew from its own copy. So the gradient at copy t is that of task t's loss.
 
 Shape legend: B examples on this rank, I width of the input, G width of the gates' input, K outputs
-of a task, T tasks.
+of a task, N experts, T tasks.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Inputs:
     """What an architecture reads of a batch.
 
     Attributes:
-        shared_BI: float32, embeddings and dense features behind their interaction.
+        shared_BI: float32, embeddings and dense features behind their interaction; the dense
+            features alone where the tasks share no tables.
         gate_BG: float32, those of `model.gate_features`.
         own_BI: float32, as `shared_BI`, of each task's own tables; empty where there are none.
     """

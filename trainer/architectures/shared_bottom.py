@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainer.architectures.architecture import Architecture, Copy, Inputs, Sizes
-from trainer.architectures.layers import last_width, tower
+from trainer.architectures.layers import last_width, task_towers, tower
 from trainer.model_config import BottomConfig
 
 
@@ -21,10 +21,7 @@ class SharedBottom(Architecture):
         super().__init__()
         self.bottom = tower(sizes.input_width, config.shared_tower, dropout=config.dropout)
         width = last_width(sizes.input_width, config.shared_tower)
-        self.towers = nn.ModuleList(
-            tower(width, config.task_tower, dropout=config.dropout, num_outputs=num_outputs)
-            for num_outputs in sizes.num_outputs
-        )
+        self.towers = task_towers(width, config=config, sizes=sizes)
 
     def shared(self, inputs: Inputs) -> Copy:
         return (self.bottom(inputs.shared_BI),)

@@ -134,6 +134,7 @@ def heat_map(
     *,
     rows: Sequence[str],
     columns: Sequence[str],
+    title: str,
     low: float,
     high: float,
     alt: str,
@@ -144,6 +145,7 @@ def heat_map(
         values: of each row; None leaves a cell empty.
         rows: names.
         columns: names.
+        title: above it.
         low: the value of one end of the colours, negative where both signs have a meaning.
         high: the value of the other end.
         alt: what the chart shows, in words.
@@ -152,11 +154,12 @@ def heat_map(
     filled = [[math.nan if value is None else value for value in row] for row in values]
     with matplotlib.rc_context(_STYLE):
         width = min(_WIDTH_INCHES, 1.6 + 0.75 * len(columns))
-        figure = Figure(figsize=(width, 0.9 + 0.32 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(width, 1.1 + 0.32 * len(rows)), layout="constrained")
         axes = figure.subplots()
         edges = [[place - 0.5 for place in range(len(names) + 1)] for names in (columns, rows)]
         axes.pcolormesh(*edges, filled, cmap=colours, vmin=low, vmax=high)
         axes.invert_yaxis()
+        axes.set_title(title, loc="left")
         turn = 30 if max(map(len, columns)) > 7 else 0
         axes.set_xticks(
             range(len(columns)),
@@ -172,7 +175,7 @@ def heat_map(
                 is_dark = _darkness(value, low=low, high=high) > 0.6
                 if not math.isnan(value) and len(columns) <= 16:
                     ink = "#ffffff" if is_dark else "#111111"
-                    axes.text(x, y, f"{value:.2f}", ha="center", va="center", color=ink)
+                    axes.text(x, y, f"{value:z.2f}", ha="center", va="center", color=ink)
         return _svg(figure, alt=alt)
 
 

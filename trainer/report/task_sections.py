@@ -51,7 +51,15 @@ def _mean_cosines(tasks: list[str], known: dict[tuple[str, str], Line]) -> str:
     alt = "mean cosine of each pair of tasks: " + ", ".join(
         f"{one} and {two} {mean:.2f}" for (one, two), mean in means.items()
     )
-    return heat_map(values, rows=tasks, columns=tasks, low=-1, high=1, alt=alt)
+    return heat_map(
+        values,
+        rows=tasks,
+        columns=tasks,
+        title="mean of the cosines over the steps",
+        low=-1,
+        high=1,
+        alt=alt,
+    )
 
 
 def weights_section(run: RunData) -> str | None:
@@ -84,6 +92,7 @@ def gates_section(run: RunData) -> str | None:
             rows,
             rows=tasks,
             columns=experts,
+            title=f"mean weight of each expert at {step}",
             low=0,
             high=max(value for weights in last.values() for value in weights),
             alt=f"mean weight of each expert in each task's gate at {step}",
@@ -107,7 +116,11 @@ def gates_section(run: RunData) -> str | None:
         for task in tasks
     ]
     charts.append(line_chart(panels, alt="mean weights of the experts over the steps, by task"))
-    return f"<p>First the weights at {step}.</p>" + (figures(charts) or "")
+    text = (
+        "<p>What the gate before each task's tower gives the experts, means over the examples of "
+        "single steps; a gate that gives all the same has the highest entropy.</p>"
+    )
+    return text + (figures(charts) or "")
 
 
 def calibration_section(run: RunData) -> str | None:

@@ -34,14 +34,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dbmtl": {"depends_on": {"purchase": ["click"], "watch": ["click", "purchase"]}},
     "pepnet": GATES,
     "poso": GATES,
+    "home": {"groups": {"buy": ["click", "purchase"], "stay": ["watch"]}},
 }
 
 
 def options(word: str) -> dict[str, Any]:
-    """Small, and without dropout."""
+    """Small, without dropout, and with a tower too wide to start dead."""
     known = choices(AnyModel)[word].model_fields
     widths = {key: [8, 6] for key in ("shared_tower", "expert_tower") if key in known}
-    return {"architecture": word, **widths, "task_tower": [4], **OPTIONS.get(word, {})}
+    return {"architecture": word, **widths, "task_tower": [16], **OPTIONS.get(word, {})}
 
 
 def make(word: str) -> tuple[Architecture, Inputs]:
@@ -76,12 +77,28 @@ def test_an_output_depends_on_its_own_copy_alone(word: str) -> None:
     outputs = architecture.outputs(copies, inputs=inputs)
     assert [tuple(item.shape) for item in outputs] == [(6, 1), (6, 1), (6, 2)]
     for task, output in enumerate(outputs):
-        for other, copy in enumerate(copies):
+        for other, copy in enumerate(copies if shared else ()):
             gradients = torch.autograd.grad(
                 output.sum(), copy, retain_graph=True, allow_unused=True
             )
             is_read = any(item is not None and bool(item.any()) for item in gradients)
-            assert is_read == (task == other) or not shared
+            assert is_read == (task == other)
+
+
+@pytest.mark.parametrize("word", sorted(ARCHITECTURES))
+def test_gates_are_observed_when_asked_for(word: str) -> None:
+    """What each tower's gate gives the experts, without a way for gradients; nothing otherwise."""
+    architecture, inputs = make(word)
+    outputs_of(architecture, inputs)
+    assert architecture.observed_gates == ()
+    architecture.is_observed = True
+    outputs_of(architecture, inputs)
+    assert len(architecture.observed_gates) in (0, len(TASKS))
+    for gate_BN in architecture.observed_gates:
+        assert len(gate_BN) == NUM_EXAMPLES
+        assert not gate_BN.requires_grad
+        assert bool((gate_BN >= 0).all())
+        torch.testing.assert_close(gate_BN.sum(1), torch.ones_like(gate_BN[:, 0]))
 
 
 @pytest.mark.parametrize("word", sorted(ARCHITECTURES))
