@@ -15,10 +15,7 @@ from trainer.run_folder import METRICS, RECIPE, SUMMARY
 IMPORTANCE = "importance.json"
 
 # of what is reported of a task, the first that there is says best how well it does
-QUALITIES = (
-    *("group_auc", "auc", "macro_auc", "gini", "r2", "top_1_accuracy", "accuracy", "mse"),
-    *("mae", "loss"),
-)
+QUALITIES = ("group_auc", "auc", "macro_auc", "gini", "r2", "accuracy", "mse", "loss")
 # metrics that evaluations give apart for known and for rare ids
 SLICED = ("auc", "mse", "accuracy")
 
