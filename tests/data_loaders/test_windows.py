@@ -15,7 +15,8 @@ import pytest
 from data_loaders.config import DataConfig
 from data_loaders.loader import InteractionLoader
 from data_loaders.streams import Cursor, Window
-from data_loaders.windows import WINDOWS_AHEAD, WindowRows
+from data_loaders.windows import WindowRows
+from data_loaders.windows_ahead import WINDOWS_AHEAD
 from tests.helpers.logs import write_groups
 
 NUM_ROWS = 2400
