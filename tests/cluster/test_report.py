@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,23 @@ from data_loaders.errors import InputError
 from data_loaders.storage import locate
 from tests.helpers.logs import write_toy_log
 from tests.helpers.ranks import run_ranks
-from tests.helpers.runs import interrupt_after, make_recipe, train_on
+from tests.helpers.runs import interrupt_after, make_recipe
+from trainer.config import Recipe
+from trainer.loop import train
 from trainer.report.page import SECTIONS
 
 
-def check_report(run: str, log: Path, *options: str) -> str:
+def train_in(recipe: Recipe, env: dict[str, str]) -> None:
+    """With the environment of object storage, which ranks of a test do not inherit."""
+    os.environ.update(env)
+    train(recipe)
+
+
+def page_of_run(run: str, log: Path, *, env: dict[str, str] | None = None) -> str:
     """Trains, reports, and gives back the page."""
     recipe = make_recipe(log, Path("unused"), f"run.uri={run}", "run.eval_interval_steps=3")
-    train_on(recipe, world_size=1)
-    result = CliRunner().invoke(app, ["report", run, *options])
+    run_ranks(train_in, world_size=1, arguments={"recipe": recipe, "env": env or {}})
+    result = CliRunner().invoke(app, ["report", run])
     assert result.exception is None
     assert result.output.splitlines()[-1] == f"wrote {run}/report.html"
     return locate(f"{run}/report.html").read_text()
@@ -36,7 +45,7 @@ def importance_of(run: str) -> str:
 def test_a_run_is_reported_with_and_without_importance(tmp_path: Path) -> None:
     """Every section that its run has something for; importance stays in the run's folder."""
     run = tmp_path / "run"
-    page = check_report(str(run), write_toy_log(tmp_path / "log"))
+    page = page_of_run(str(run), write_toy_log(tmp_path / "log"))
     without = {"gates", "slices", "importance"}
     assert {name for name in SECTIONS if f'id="{name}"' in page} == set(SECTIONS) - without
     run_ranks(importance_of, world_size=1, arguments={"run": str(run)})
@@ -50,9 +59,11 @@ def test_a_run_is_reported_with_and_without_importance(tmp_path: Path) -> None:
 
 
 @pytest.mark.s3
-def test_a_run_on_object_storage_is_reported_there(tmp_path: Path, s3_root: str) -> None:
+def test_a_run_on_object_storage_is_reported_there(
+    tmp_path: Path, s3_root: str, s3_env: dict[str, str]
+) -> None:
     """The page lies beside the run's other files."""
-    page = check_report(f"{s3_root}/run", write_toy_log(tmp_path / "log"))
+    page = page_of_run(f"{s3_root}/run", write_toy_log(tmp_path / "log"), env=s3_env)
     assert 'id="learning"' in page
     assert [item.name for item in locate(f"{s3_root}/run/tensorboard").children()] == [
         *("train", "valid")
