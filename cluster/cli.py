@@ -19,6 +19,8 @@ from cluster.cli_options import (
     RecipeName,
     Workers,
 )
+from cluster.cli_report import EXAMPLE as REPORT_EXAMPLE
+from cluster.cli_report import report
 from cluster.cli_tune import EXAMPLE, tune
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(data)
 app.add_typer(bench, name="bench")
+app.command(epilog=REPORT_EXAMPLE)(report)
 app.command(epilog=EXAMPLE)(tune)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,7 @@ from trainer.config import Recipe
 from trainer.log_files import check_ranks_agree
 from trainer.losses import NonFiniteLossError
 from trainer.manifest import MANIFEST, IncompleteCheckpointError, read_manifest
-from trainer.metrics import Result, TaskMetrics
+from trainer.metrics import Curve, Result, TaskMetrics
 from trainer.progress import Listener, Progress
 from trainer.recipe_file import build_recipe
 from trainer.runtime import Runtime, joined_ranks
@@ -46,12 +47,14 @@ class Evaluation:
             it is unknown; and those of `ColdStartMetrics`.
         examples_per_second: over all ranks.
         skips: what was left out under `data.on_error: skip`.
+        curves: the calibration of each task that predicts probabilities.
     """
 
     split: Split
     tasks: TaskResults
     examples_per_second: float
     skips: SkipReport
+    curves: dict[str, Curve]
 
 
 def evaluate_checkpoint(
@@ -68,20 +71,40 @@ def evaluate_checkpoint(
         IncompleteCheckpointError: there is no complete checkpoint.
         InputError: the data set does not fit the checkpoint's recipe.
     """
+    with opened_checkpoint(location, data_root=data_root) as opened:
+        return evaluate_split(
+            opened.model,
+            recipe=opened.recipe,
+            split=final_split(opened.recipe.data),
+            runtime=opened.runtime,
+            listener=listener,
+        )
+
+
+@dataclass(frozen=True)
+class OpenedCheckpoint:
+    """A stored model on this rank, and what it belongs to."""
+
+    model: DistributedModelParallel
+    recipe: Recipe
+    runtime: Runtime
+
+
+@contextmanager
+def opened_checkpoint(location: Location, *, data_root: str | None) -> Iterator[OpenedCheckpoint]:
+    """A stored model, as it is to be evaluated; args and errors as of `evaluate_checkpoint`."""
     overrides = [] if data_root is None else [f"data.root={json.dumps(data_root)}"]
     tree = read_manifest(location).recipe
     recipe = build_recipe(tree, overrides=overrides, source=location.child(MANIFEST).uri)
     # the run's own, wherever its folder is by now
     recipe = with_kept_vocabularies(recipe, run=location.parent.parent)
-    split = final_split(recipe.data)
+    final_split(recipe.data)  # refuses a data set that is not there, before a model is built
     with joined_ranks() as runtime:
         model, _ = build_sharded_model(recipe, runtime=runtime)
         average = DenseAverage(model, decay=recipe.optimizer.ema_decay)
         restore(location, model=model, average=average)
         with average.in_place():
-            return evaluate_split(
-                model, recipe=recipe, split=split, runtime=runtime, listener=listener
-            )
+            yield OpenedCheckpoint(model=model, recipe=recipe, runtime=runtime)
 
 
 def chosen_checkpoint(location: Location) -> Location:
@@ -156,6 +179,7 @@ def evaluate_split(
         tasks=tasks,
         examples_per_second=round(rate, 1),
         skips=skips.reduce_and_reset(),
+        curves=metrics.curves,
     )
 
 

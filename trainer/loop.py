@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -49,6 +50,7 @@ from trainer.schedule import Schedule
 from trainer.skip_report import SkipReport, Skips, in_words
 from trainer.state import Stopwatch, TrainState, Window
 from trainer.summary import summary_of
+from trainer.telemetry import Telemetry
 from trainer.vocabularies import keep_vocabularies
 
 
@@ -129,6 +131,7 @@ class _Training:
         )
         self.metrics = TaskMetrics(recipe.data, device=self.device)
         self.skips = Skips(recipe.data, device=self.device)
+        self.telemetry = Telemetry(self.model, tasks=recipe.data.tasks)
 
     def run(self) -> None:
         self.folder.write_recipe(dump_recipe(self.recipe))
@@ -146,7 +149,8 @@ class _Training:
             started = time.monotonic()
             self._seed_step()
             self.schedule.apply(step=self.state.step)
-            output = self._next_output(pipeline)
+            with self.telemetry.watching(self._is_watched(self.state.step + 1)):
+                output = self._next_output(pipeline)
             self.average.update()
             self.metrics.update(output)
             self.skips.update(output)
@@ -161,7 +165,7 @@ class _Training:
             save_due = save_due or valid_due or is_last
             # before a save too, so that a resumed run reports the same windows
             if save_due or _is_due(self.recipe.run.log_interval_steps, self.state.step):
-                window = self._report_training(window)
+                window = self._report_training(window, output)
             if save_due:
                 pipeline.detach()
                 score = self._validate() if valid_due else None
@@ -207,12 +211,16 @@ class _Training:
     def _is_stopped(self) -> bool:
         return self.stopping.is_due(self.state.selection)
 
-    def _report_training(self, window: Window) -> Window:
+    def _is_watched(self, step: int) -> bool:
+        return _is_due(self.recipe.run.log_interval_steps, step) or step == self.num_steps
+
+    def _report_training(self, window: Window, output: StepOutput) -> Window:
         tasks, skips = self.metrics.reduce_and_reset(), self.skips.reduce_and_reset()
         if self.skips.is_on:
             self._count_skipped(skips, window)
         rate, skipped = window.examples_per_second(self.state), self.state.skipped
-        self._report("train", tasks, skips, examples_per_second=rate, skipped=skipped)
+        more = {"examples_per_second": rate, "skipped": skipped}
+        self._report("train", tasks, skips, **more, **self.telemetry.entries(output))
         return Window(self.state)
 
     def _count_skipped(self, skips: SkipReport, window: Window) -> None:
@@ -227,7 +235,7 @@ class _Training:
             uncounted_files=self.state.uncounted_files + skips.num_uncounted_files,
         )
 
-    def _report(self, split: str, tasks: TaskResults, skips: SkipReport, **more: float) -> None:
+    def _report(self, split: str, tasks: TaskResults, skips: SkipReport, **more: Any) -> None:
         state = self.state
         head = {"split": split, "step": state.step, "examples": state.examples}
         line = {**head, "seconds": round(state.seconds, 3), **more, **skips.entries()}
@@ -245,8 +253,14 @@ class _Training:
 
     def _validate(self) -> float:
         result = self._evaluate("valid")
-        rate, skipped = result.examples_per_second, result.skips.num_skipped
-        self._report("valid", result.tasks, result.skips, examples_per_second=rate, skipped=skipped)
+        self._report(
+            "valid",
+            result.tasks,
+            result.skips,
+            examples_per_second=result.examples_per_second,
+            skipped=result.skips.num_skipped,
+            calibration_curves=result.curves,
+        )
         score = self.stopping.agreed(selection_score(result.tasks))
         selection = self.state.selection.after(score)
         self.state = dataclasses.replace(self.state, selection=selection)

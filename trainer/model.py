@@ -141,7 +141,9 @@ class Towers(nn.Module):
         )
         weights_T = means_T.new_tensor([task.weight for task in self._tasks.losses])
         self.fan_out.means_T = means_T * weights_T
-        loss = self.fan_out.balancer.total_loss(losses_T * weights_T, means_T=means_T * weights_T)
+        weighted_T = losses_T * weights_T
+        self.fan_out.observe_loss(weighted_T)
+        loss = self.fan_out.balancer.total_loss(weighted_T, means_T=means_T * weights_T)
         if self.relation is not None and self.training:
             loss = loss + self.relation(self.architecture.task_towers())
         if self._l2:

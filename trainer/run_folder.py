@@ -3,6 +3,7 @@
 RUN/recipe.yaml      resolved
 RUN/log_files.json   what the log was when the run began
 RUN/metrics.jsonl    a line per report
+RUN/tensorboard/     the same numbers as TensorBoard's event files
 RUN/summary.json     at the end
 """
 
@@ -13,7 +14,10 @@ import time
 from typing import Any
 
 from data_loaders.storage import Location
+from trainer.event_files import EventFiles
 from trainer.log_files import LogFiles, write_log_files
+
+RECIPE, METRICS, SUMMARY = "recipe.yaml", "metrics.jsonl", "summary.json"
 
 # An object store cannot append: the file is written whole, so not at every report.
 _FLUSH_INTERVAL_SECONDS = 5.0
@@ -31,9 +35,12 @@ class RunFolder:
     def __init__(self, location: Location, *, is_writer: bool, resumed_step: int) -> None:
         self.location = location
         self._is_writer = is_writer
-        self._metrics = location.child("metrics.jsonl")
+        self._metrics = location.child(METRICS)
         self._lines: list[str] = []
         self._flushed_at = time.monotonic()
+        self._events: EventFiles | None = None
+        if is_writer:
+            self._events = EventFiles(location.child("tensorboard"), resumed_step=resumed_step)
         if is_writer and resumed_step and self._metrics.exists():
             lines = self._metrics.read_text().splitlines()
             self._lines = [line for line in lines if json.loads(line)["step"] <= resumed_step]
@@ -41,7 +48,7 @@ class RunFolder:
     def write_recipe(self, text: str) -> None:
         """Writes `recipe.yaml`."""
         if self._is_writer:
-            self.location.child("recipe.yaml").write_text(text)
+            self.location.child(RECIPE).write_text(text)
 
     def write_log_files(self, files: LogFiles) -> None:
         """Writes `log_files.json`, which a run is held to when it is taken up."""
@@ -50,23 +57,25 @@ class RunFolder:
 
     def report(self, line: dict[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`; on storage within seconds, or at the next `flush`."""
-        if not self._is_writer:
+        if self._events is None:
             return
         self._lines.append(json.dumps(line))
+        self._events.add(line)
         if time.monotonic() - self._flushed_at > _FLUSH_INTERVAL_SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Writes all reports."""
-        if self._is_writer and self._lines:
+        if self._events is not None and self._lines:
             self._metrics.write_text("\n".join(self._lines) + "\n")
+            self._events.flush()
             self._flushed_at = time.monotonic()
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes `summary.json`, the last file of a run."""
         self.flush()
         if self._is_writer:
-            self.location.child("summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+            self.location.child(SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
 
 
 def read_summary(run: Location) -> dict[str, Any]:
@@ -75,5 +84,5 @@ def read_summary(run: Location) -> dict[str, Any]:
     Raises:
         StorageError: the run has none (yet).
     """
-    summary: dict[str, Any] = json.loads(run.child("summary.json").read_text())
+    summary: dict[str, Any] = json.loads(run.child(SUMMARY).read_text())
     return summary

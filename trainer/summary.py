@@ -48,6 +48,7 @@ def summary_of(
         "evaluated_on": evaluation.split,
         **evaluation.skips.of_evaluation(),
         "tasks": evaluation.tasks,
+        "calibration_curves": evaluation.curves,
         "checkpoint": checkpoint.uri,
         "plan": [dataclasses.asdict(item) for item in placements(plan, tables=recipe.tables())],
     }

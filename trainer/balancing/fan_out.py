@@ -51,6 +51,8 @@ class FanOut(nn.Module):
             needs; the same on all ranks.
         observed: of the last backward that was observed or that the balancer asked for.
         means_T: the tasks' mean losses over all ranks, from the forward.
+        loss_weights_T: of the last backward that was observed, what the balancer made of each
+            task's weighted loss in the total.
     """
 
     def __init__(self, balancer: Balancer, *, group: dist.ProcessGroup | None) -> None:
@@ -60,6 +62,7 @@ class FanOut(nn.Module):
         self.is_observed = False
         self.observed: TaskGradients | None = None
         self.means_T: Tensor | None = None
+        self.loss_weights_T: Tensor | None = None
 
     def forward(self, shared: Copy) -> list[Copy]:
         """A copy for each task.
@@ -75,6 +78,19 @@ class FanOut(nn.Module):
             )
         copies = _FanOut.apply(self, num_tasks, *shared)
         return [copies[t * len(shared) : (t + 1) * len(shared)] for t in range(num_tasks)]
+
+    def observe_loss(self, losses_T: Tensor) -> None:
+        """Leaves `loss_weights_T` behind: the gradient of the total by the tasks' losses.
+
+        Args:
+            losses_T: that the total is made of.
+        """
+
+        def keep(gradient_T: Tensor) -> None:
+            self.loss_weights_T = gradient_T.detach()
+
+        if self.is_observed and losses_T.requires_grad:
+            losses_T.register_hook(keep)
 
     def combined(self, gradients: Sequence[Sequence[Tensor | None]]) -> list[Tensor | None]:
         """The one gradient that goes on, of each shared tensor.

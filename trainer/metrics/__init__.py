@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from trainer.metrics.calibration import Curve
 from trainer.metrics.kind_metrics import Result
 from trainer.metrics.task_metrics import METRICS, TaskMetrics
 
-__all__ = ["METRICS", "Result", "TaskMetrics"]
+__all__ = ["METRICS", "Curve", "Result", "TaskMetrics"]

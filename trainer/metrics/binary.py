@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from trainer.losses import TaskBatch
 from trainer.losses.task_loss import ExampleLoss
+from trainer.metrics.calibration import Curve, calibration_curve
 from trainer.metrics.histogram import NUM_BINS, add_scores, area
 from trainer.metrics.kind_metrics import KindMetrics, Result, ratio
 
@@ -59,6 +60,10 @@ class BinaryMetrics(KindMetrics):
             _result(sums_6, histogram_2Q)
             for sums_6, histogram_2Q in zip(sums_6T.T, histogram_T2Q, strict=True)
         ]
+
+    def curves(self, state: Tensor) -> list[Curve | None]:
+        _, histogram_T2Q = self.sums(state)
+        return [calibration_curve(histogram_2Q) for histogram_2Q in histogram_T2Q]
 
 
 def _result(sums: Tensor, histogram_2Q: Tensor) -> Result:

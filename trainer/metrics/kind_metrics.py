@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trainer.losses import TaskBatch, TaskLoss
+from trainer.metrics.calibration import Curve
 
 Result = dict[str, float | None]
 
@@ -49,6 +50,10 @@ class KindMetrics(ABC):
     @abstractmethod
     def results(self, state: Tensor) -> list[Result]:
         """Each task's metrics, from the state of all ranks."""
+
+    def curves(self, state: Tensor) -> list[Curve | None]:
+        """Each task's calibration, of kinds that predict probabilities."""
+        return [None for _ in self.tasks]
 
     def sums(self, state: Tensor) -> list[Tensor]:
         """Views of a state, in their shapes."""

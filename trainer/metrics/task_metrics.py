@@ -8,6 +8,7 @@ import torch.distributed as dist
 from data_loaders.config import DataConfig
 from trainer.losses import TaskSet
 from trainer.metrics.binary import BinaryMetrics
+from trainer.metrics.calibration import Curve
 from trainer.metrics.kind_metrics import KindMetrics, Result
 from trainer.metrics.multiclass import MulticlassMetrics
 from trainer.metrics.ranking import RankingMetrics
@@ -33,6 +34,9 @@ class TaskMetrics:
     Args:
         config: the recipe's section `data`, fitted.
         device: of the outputs.
+
+    Attributes:
+        curves: of the last reduction, the calibration of each task that predicts probabilities.
     """
 
     def __init__(self, config: DataConfig, *, device: torch.device) -> None:
@@ -44,6 +48,7 @@ class TaskMetrics:
             (kind([self._tasks.losses[index] for index in indices], device=device), indices)
             for kind, indices in places.items()
         ]
+        self.curves: dict[str, Curve] = {}
 
     @torch.no_grad()
     def update(self, output: StepOutput) -> None:
@@ -70,9 +75,16 @@ class TaskMetrics:
             dist.all_reduce(state)
         state = state.cpu()
         results: dict[int, Result] = {}
+        curves: dict[int, Curve | None] = {}
         for (kind, indices), part in zip(
             self._kinds, state.split([len(kind.state) for kind, _ in self._kinds]), strict=True
         ):
             results |= zip(indices, kind.results(part), strict=True)
+            curves |= zip(indices, kind.curves(part), strict=True)
             kind.state.zero_()
+        self.curves = {
+            name: curve
+            for index, name in enumerate(self._tasks.names)
+            if (curve := curves[index]) is not None
+        }
         return {name: results[index] for index, name in enumerate(self._tasks.names)}
