@@ -48,7 +48,7 @@ def start_from(
     location = chosen_checkpoint(locate(config.run))
     state_dict = sorted(model.state_dict().items())
     ours = {readable_name(key): (key, item) for key, item in state_dict}
-    chosen = _chosen(list(ours), config.parameters)
+    chosen = _chosen(list(ours), config)
     sizes = read_sizes(location)
     wrong = []
     for name in chosen:
@@ -77,14 +77,14 @@ def start_from(
             values[key].div_(float(weight))
 
 
-def _chosen(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    for pattern in patterns:
+def _chosen(names: Sequence[str], config: InitFromConfig) -> list[str]:
+    for pattern in config.parameters:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise InputError(
                 f"init_from.parameters: {pattern} names nothing in this model; "
                 f"{did_you_mean(pattern, names)}"
             )
-    return [name for name in names if any(fnmatchcase(name, item) for item in patterns)]
+    return [name for name in names if config.takes(name)]
 
 
 def _check_meanings(location: Location, recipe: Recipe, chosen: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from torchrec.optim.optimizers import in_backward_optimizer_filter
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from embeddings.planner import is_table, readable_name
+from trainer.balance_config import BALANCE_STATE
 from trainer.optimizer_config import OptimizerConfig
 
 
@@ -24,6 +26,9 @@ def build_optimizer(
 ) -> CombinedOptimizer:
     """AdamW for the dense parts beside the tables' fused row-wise Adagrad.
 
+    The weight decay leaves alone what a balancing method learns, like the logarithm of a variance:
+    0 is nothing special there.
+
     Data-parallel tables have dense gradients and no fused optimizer; they get row-wise Adagrad too,
     so that a table learns the same however it is cut.
 
@@ -34,9 +39,14 @@ def build_optimizer(
     """
 
     def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        dense = config.dense
+        groups: list[dict[str, Any]] = [
+            {"params": [item for item in parameters if item not in of_balancer]},
+            {"params": list(of_balancer), "weight_decay": 0.0},
+        ]
         return torch.optim.AdamW(
-            parameters, lr=dense.learning_rate, weight_decay=dense.weight_decay
+            [group for group in groups if group["params"]],
+            lr=config.dense.learning_rate,
+            weight_decay=config.dense.weight_decay,
         )
 
     def rowwise_adagrad(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -52,6 +62,7 @@ def build_optimizer(
     dense = {
         name: item for name, item in unfused.items() if not is_table(name) and item.requires_grad
     }
+    of_balancer = {item for name, item in dense.items() if name.startswith(BALANCE_STATE)}
     optimizers: list[KeyedOptimizer] = [KeyedOptimizerWrapper(dense, adamw)]
     if config.dense.max_gradient_norm is not None:
         # the same norm on all ranks, because DistributedDataParallel has averaged the gradients
