@@ -130,14 +130,14 @@ class Towers(nn.Module):
             },
         )
         sums_3T = self._tasks.summed(seen)
-        sums_T = sums_3T[0]
         extra_BT = self.architecture.extra_losses(
             outputs, copies=copies, labels_BT=batch.labels_BT[:, : len(seen)]
         )
-        if extra_BT is not None:
-            sums_T = sums_T + self._tasks.summed_extra(extra_BT, batches=seen)
         losses_T, means_T = normalised_losses(
-            sums_T=sums_T, counts_T=sums_3T[1], names=self._tasks.names
+            sums_T=sums_3T[0],
+            counts_T=sums_3T[1],
+            names=self._tasks.names,
+            extra_2T=None if extra_BT is None else self._tasks.summed_extra(extra_BT, batches=seen),
         )
         weights_T = means_T.new_tensor([task.weight for task in self._tasks.losses])
         self.fan_out.means_T = means_T * weights_T
