@@ -4,8 +4,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VARIANT ?= cpu
 BIN := .venv/bin
 SMOKE := .smoke
+# folders census_income and kuairand_pure with the published files
+SOURCE ?= raw
 
-.PHONY: setup smoke test check format bench s3-server s3-server-stop clean
+.PHONY: setup smoke test check format bench accuracy s3-server s3-server-stop clean
 
 setup: .venv/installed-$(VARIANT)
 
@@ -39,6 +41,9 @@ bench: setup
 	$(BIN)/polytower bench lookup --out $(SMOKE)/lookup.json
 	$(BIN)/polytower bench input --out $(SMOKE)/input.json
 	$(BIN)/polytower bench step --out $(SMOKE)/step.json
+
+accuracy: setup  ## docs/accuracy.md, from raw files in $(SOURCE): hours
+	$(BIN)/polytower bench accuracy --source $(SOURCE) --out $(SMOKE)/accuracy --report docs/accuracy.md
 
 s3-server:  ## a real S3 server on loopback (Debian, root), for the tests with marker s3
 	tests/helpers/s3_server.sh start .s3

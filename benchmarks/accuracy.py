@@ -159,9 +159,13 @@ def run_experiments(
     with ProcessPoolExecutor(num_parallel, mp_context=spawn, max_tasks_per_child=1) as pool:
         futures = [pool.submit(_train, run) for run in missing]
         tell("training", len(runs) - len(missing), len(runs))
-        for done, future in enumerate(as_completed(futures), start=1):
-            future.result()
-            tell("training", len(runs) - len(missing) + done, len(runs))
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                tell("training", len(runs) - len(missing) + done, len(runs))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return {name: _gathered(item, runs=runs, name=name) for name, item in experiments.items()}
 
 

@@ -69,9 +69,9 @@ def input_pipeline(
     overrides: Overrides = None,
     examples: Annotated[
         int | None,
-        typer.Option(min=1, help="of the log made where data.root is not set; 250,000"),
+        typer.Option(min=1, help="of the log made where data.root is not set; 1,000,000"),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="interleaved rounds")] = 7,
+    repeats: Annotated[int, typer.Option(min=1, help="interleaved rounds")] = 5,
     out: Annotated[Path | None, typer.Option(help="write everything measured as JSON")] = None,
 ) -> None:
     """Reading a log: this project's loader beside a raw scan, torch's DataLoader and Ray Data."""
