@@ -88,13 +88,7 @@ def tune(
         connected(address, environment=ENVIRONMENT),
         tempfile.TemporaryDirectory() as scratch,
     ):
-        capacity = ray.cluster_resources()
-        num_cpus, num_gpus = (int(capacity.get(name, 0)) for name in ("CPU", "GPU"))
-        if num_parallel > (most := num_gpus or num_cpus):
-            raise InputError(
-                f"--parallel {num_parallel}: expected {most} or fewer, a "
-                f"{'GPU' if num_gpus else 'CPU'} for each trial of the Ray cluster"
-            )
+        resources = _resources_of_trial(num_parallel)
         watch = TrialWatch(plans, folder=folder, on_trial=on_trial)
         trainable = ray_tune.with_parameters(
             run_trial,
@@ -104,30 +98,11 @@ def tune(
             ],
             out=folder.location.uri,
         )
-        resources = {"cpu": max(1, num_cpus // num_parallel), "gpu": 1 if num_gpus else 0}
         ray_tune.Tuner(
             ray_tune.with_resources(trainable, resources),
             param_space={"index": ray_tune.grid_search(list(range(len(plans))))},
-            tune_config=ray_tune.TuneConfig(
-                metric="score",
-                mode="max",
-                max_concurrent_trials=num_parallel,
-                reuse_actors=False,
-                scheduler=ASHAScheduler(
-                    time_attr="percent",
-                    max_t=100,
-                    grace_period=GRACE_PERCENT,
-                    reduction_factor=REDUCTION_FACTOR,
-                    stop_last_trials=False,
-                ),
-            ),
-            run_config=ray_tune.RunConfig(
-                name="search",
-                storage_path=scratch,
-                verbose=0,
-                callbacks=[watch],
-                failure_config=ray_tune.FailureConfig(max_failures=MAX_FAILURES),
-            ),
+            tune_config=_tune_config(num_parallel),
+            run_config=_run_config(scratch, watch=watch),
         ).fit()
         missing = [index for index in range(len(plans)) if folder.ended(index) is None]
     if missing:
@@ -136,6 +111,44 @@ def tune(
             "the same command tries again"
         )
     return [trial for index in range(len(plans)) if (trial := folder.ended(index)) is not None]
+
+
+def _resources_of_trial(num_parallel: int) -> dict[str, float]:
+    """An equal part of the cluster's CPUs, and a GPU where there are any."""
+    capacity = ray.cluster_resources()
+    num_cpus, num_gpus = (int(capacity.get(name, 0)) for name in ("CPU", "GPU"))
+    if num_parallel > (most := num_gpus or num_cpus):
+        raise InputError(
+            f"--parallel {num_parallel}: expected {most} or fewer, a "
+            f"{'GPU' if num_gpus else 'CPU'} for each trial of the Ray cluster"
+        )
+    return {"cpu": max(1, num_cpus // num_parallel), "gpu": 1 if num_gpus else 0}
+
+
+def _tune_config(num_parallel: int) -> ray_tune.TuneConfig:
+    return ray_tune.TuneConfig(
+        metric="score",
+        mode="max",
+        max_concurrent_trials=num_parallel,
+        reuse_actors=False,
+        scheduler=ASHAScheduler(
+            time_attr="percent",
+            max_t=100,
+            grace_period=GRACE_PERCENT,
+            reduction_factor=REDUCTION_FACTOR,
+            stop_last_trials=False,
+        ),
+    )
+
+
+def _run_config(scratch: str, *, watch: TrialWatch) -> ray_tune.RunConfig:
+    return ray_tune.RunConfig(
+        name="search",
+        storage_path=scratch,
+        verbose=0,
+        callbacks=[watch],
+        failure_config=ray_tune.FailureConfig(max_failures=MAX_FAILURES),
+    )
 
 
 class TrialWatch(Callback):

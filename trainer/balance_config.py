@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from data_loaders.config import Section
+
+# how the names of what this section's methods keep in the model begin
+BALANCE_STATE = ("towers.fan_out.balancer.", "towers.relation.")
 
 
 class RelationConfig(Section):
@@ -23,6 +26,9 @@ class RelationConfig(Section):
 class BalanceConfig(Section):
     """What all methods have."""
 
+    # logarithms and ratios of losses, or a share of each: of no use where a loss may be negative
+    needs_positive_losses: ClassVar[bool] = False
+
     method: str
     relation: RelationConfig | None = Field(
         None, description="ties the tasks' towers to each other, beside any method"
@@ -38,11 +44,15 @@ class StaticConfig(BalanceConfig):
 class UncertaintyConfig(BalanceConfig):
     """Each task's loss is divided by a variance that is learned with the model."""
 
+    needs_positive_losses: ClassVar[bool] = True
+
     method: Literal["uncertainty"] = "uncertainty"
 
 
 class DwaConfig(BalanceConfig):
     """Tasks whose loss falls slowly count for more."""
+
+    needs_positive_losses: ClassVar[bool] = True
 
     method: Literal["dwa"] = "dwa"
     temperature: float = Field(2.0, gt=0, description="the higher, the more alike tasks count")
@@ -60,6 +70,8 @@ class RlwConfig(BalanceConfig):
 class FamoConfig(BalanceConfig):
     """Weights under which all losses fall at the same rate, found from the losses alone."""
 
+    needs_positive_losses: ClassVar[bool] = True
+
     method: Literal["famo"] = "famo"
     learning_rate: float = Field(0.025, gt=0, description="of the weights' logits")
     decay: float = Field(0.001, ge=0, description="of the weights' logits")
@@ -67,6 +79,8 @@ class FamoConfig(BalanceConfig):
 
 class GradnormConfig(BalanceConfig):
     """Weights under which tasks that learn slowly have the larger gradients."""
+
+    needs_positive_losses: ClassVar[bool] = True
 
     method: Literal["gradnorm"] = "gradnorm"
     asymmetry: float = Field(

@@ -24,7 +24,8 @@ from data_loaders.config import DataConfig, IdFeature, IdListFeature, Section
 from data_loaders.errors import InputError, did_you_mean
 from data_loaders.prepare_config import PrepareConfig
 from embeddings.config import EmbeddingsConfig, TableConfig, owned_tables
-from trainer.balance_config import AnyBalance, StaticConfig
+from trainer.balance_checks import check_balance
+from trainer.balance_config import BALANCE_STATE, AnyBalance, StaticConfig
 from trainer.model_checks import check_model
 from trainer.model_config import AnyModel, SharedBottomConfig
 from trainer.optimizer_config import OptimizerConfig
@@ -85,6 +86,14 @@ class InitFromConfig(Section):
     )
     freeze: bool = Field(False, description="what is taken keeps its values")
 
+    def takes(self, parameter: str) -> bool:
+        """Whether what has this readable name is taken; never what a balancing method knows of the
+        steps behind it.
+        """
+        if parameter.startswith(BALANCE_STATE):
+            return False
+        return any(fnmatchcase(parameter, pattern) for pattern in self.parameters)
+
 
 class Recipe(Section):
     """A run, fully described."""
@@ -135,6 +144,7 @@ class Recipe(Section):
                 self._check_rows(name, item)
         self._check_pooling()
         check_model(self.model, data=self.data, id_widths=self.id_widths())
+        check_balance(self.balance, data=self.data)
         return self
 
     def _check_pooling(self) -> None:
@@ -190,9 +200,7 @@ class Recipe(Section):
     def is_frozen(self, parameter: str) -> bool:
         """Whether a parameter, by its readable name, keeps the value that `init_from` gave it."""
         taken = self.init_from
-        if taken is None or not taken.freeze:
-            return False
-        return any(fnmatchcase(parameter, pattern) for pattern in taken.parameters)
+        return taken is not None and taken.freeze and taken.takes(parameter)
 
     def table_owners(self) -> list[str | None]:
         """Whom the model's tables belong to: None for those that all tasks share, and tasks."""

@@ -127,6 +127,20 @@ def chosen_checkpoint(location: Location) -> Location:
     return (best or newest)[0]
 
 
+def evaluation_loader(recipe: Recipe, *, split: Split, runtime: Runtime) -> InteractionLoader:
+    """Reads a split in the log's order, the same files on all ranks."""
+    loader = InteractionLoader(
+        recipe.data,
+        split=split,
+        num_rows=recipe.num_rows_of_feature(),
+        seed=None,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+    )
+    check_ranks_agree(loader.files, split=split)
+    return loader
+
+
 def evaluate_split(
     model: DistributedModelParallel,
     *,
@@ -140,15 +154,7 @@ def evaluate_split(
     Raises:
         NonFiniteLossError: the model is broken, or the split holds extreme values.
     """
-    loader = InteractionLoader(
-        recipe.data,
-        split=split,
-        num_rows=recipe.num_rows_of_feature(),
-        seed=None,
-        rank=runtime.rank,
-        world_size=runtime.world_size,
-    )
-    check_ranks_agree(loader.files, split=split)
+    loader = evaluation_loader(recipe, split=split, runtime=runtime)
     metrics = TaskMetrics(recipe.data, device=runtime.device)
     skips = Skips(recipe.data, device=runtime.device)
     cold_start = ColdStartMetrics(recipe.data, device=runtime.device)
@@ -184,15 +190,21 @@ def evaluate_split(
 
 
 def with_best(results: TaskResults, *, config: DataConfig, split: Split) -> TaskResults:
-    """Adds what `dataset.json` knows of the best possible values on this split."""
+    """Adds what `dataset.json` knows of the best possible values on this split, by a task's column.
+
+    They are of each log row once: nothing is known where examples have weights, or where drawn
+    items stand among them.
+    """
     info = read_dataset_info(locate_root(config))
     best: Mapping[str, Mapping[str, float]] = {}
-    if info is not None and split in info.splits:
+    if info is not None and split in info.splits and config.negatives is None:
         best = info.splits[split].best
     for name, result in results.items():
+        task = config.tasks[name]
+        known = best.get(task.column or name, {}) if task.example_weight is None else {}
         if "auc" in result:
             result["best_auc"] = None
-        result.update({f"best_{metric}": value for metric, value in best.get(name, {}).items()})
+        result.update({f"best_{metric}": value for metric, value in known.items()})
     return results
 
 

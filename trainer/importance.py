@@ -25,12 +25,11 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from data_loaders.batch import InteractionBatch
 from data_loaders.config import DataConfig
 from data_loaders.dataset import Split
-from data_loaders.loader import InteractionLoader
 from data_loaders.row_groups import has_split
 from data_loaders.storage import Location
 from data_loaders.streams import Cursor
 from trainer.config import Recipe
-from trainer.evaluate import final_split, opened_checkpoint
+from trainer.evaluate import evaluation_loader, final_split, opened_checkpoint
 from trainer.metrics import Result, TaskMetrics
 from trainer.progress import Listener, Progress
 from trainer.runtime import Runtime
@@ -79,14 +78,7 @@ def _measure(
     model: nn.Module, *, recipe: Recipe, split: Split, runtime: Runtime, listener: Listener | None
 ) -> dict[str, TaskMetrics]:
     """Metrics without each feature, and under no name with all."""
-    loader = InteractionLoader(
-        recipe.data,
-        split=split,
-        num_rows=recipe.num_rows_of_feature(),
-        seed=None,
-        rank=runtime.rank,
-        world_size=runtime.world_size,
-    )
+    loader = evaluation_loader(recipe, split=split, runtime=runtime)
     names = ["", *recipe.data.features]
     metrics = {name: TaskMetrics(recipe.data, device=runtime.device) for name in names}
     model.eval()

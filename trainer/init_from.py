@@ -48,20 +48,9 @@ def start_from(
     location = chosen_checkpoint(locate(config.run))
     state_dict = sorted(model.state_dict().items())
     ours = {readable_name(key): (key, item) for key, item in state_dict}
-    chosen = _chosen(list(ours), config.parameters)
+    chosen = _chosen(list(ours), config)
     sizes = read_sizes(location)
-    wrong = []
-    for name in chosen:
-        key, item = ours[name]
-        size, found = tuple(item.size()), sizes.get(f"model.{key}")
-        if size != found:
-            wrong.append(f"{name} is {list(found) if found else 'not'} there, {list(size)} here")
-    if wrong:
-        more = f" and {len(wrong) - 1} more do not fit" if wrong[1:] else ""
-        raise InputError(
-            f"init_from: {location.uri}: {wrong[0]}{more}; "
-            "leave them out of init_from.parameters, or use the model of that run"
-        )
+    _check_sizes({name: ours[name] for name in chosen}, sizes=sizes, location=location)
     _check_meanings(location, recipe, chosen)
     values = {ours[name][0]: ours[name][1] for name in chosen}
     averaged = {key for key in values if f"average.values.{key}" in sizes}
@@ -77,14 +66,31 @@ def start_from(
             values[key].div_(float(weight))
 
 
-def _chosen(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    for pattern in patterns:
+def _chosen(names: Sequence[str], config: InitFromConfig) -> list[str]:
+    for pattern in config.parameters:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise InputError(
                 f"init_from.parameters: {pattern} names nothing in this model; "
                 f"{did_you_mean(pattern, names)}"
             )
-    return [name for name in names if any(fnmatchcase(name, item) for item in patterns)]
+    return [name for name in names if config.takes(name)]
+
+
+def _check_sizes(
+    chosen: Mapping[str, tuple[str, Any]], *, sizes: Mapping[str, Any], location: Location
+) -> None:
+    """What is taken must have the same shape there, of the same name."""
+    wrong = []
+    for name, (key, item) in chosen.items():
+        size, found = tuple(item.size()), sizes.get(f"model.{key}")
+        if size != found:
+            wrong.append(f"{name} is {list(found) if found else 'not'} there, {list(size)} here")
+    if wrong:
+        more = f" and {len(wrong) - 1} more do not fit" if wrong[1:] else ""
+        raise InputError(
+            f"init_from: {location.uri}: {wrong[0]}{more}; "
+            "leave them out of init_from.parameters, or use the model of that run"
+        )
 
 
 def _check_meanings(location: Location, recipe: Recipe, chosen: Sequence[str]) -> None:

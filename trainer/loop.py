@@ -13,7 +13,6 @@ import dataclasses
 import time
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.optim.keyed import KeyedOptimizer
@@ -39,18 +38,17 @@ from trainer.init_from import start_from
 from trainer.log_files import changes_since_begun, check_ranks_agree
 from trainer.losses import NonFiniteLossError
 from trainer.manifest import manifest_of, state_of
-from trainer.metrics import TaskMetrics
 from trainer.model import StepOutput
 from trainer.optimizer import build_optimizer
 from trainer.progress import Listener, Teller
 from trainer.recipe_file import dump_recipe
 from trainer.run_folder import RunFolder
-from trainer.runtime import Runtime, joined_ranks
+from trainer.runtime import Runtime, joined_ranks, seed_step
 from trainer.schedule import Schedule
-from trainer.skip_report import SkipReport, Skips, in_words
+from trainer.skip_report import SkipReport, in_words
 from trainer.state import Stopwatch, TrainState, Window
 from trainer.summary import summary_of
-from trainer.telemetry import Telemetry
+from trainer.training_report import TrainingReport
 from trainer.vocabularies import keep_vocabularies
 
 
@@ -81,7 +79,6 @@ class _Training:
             recipe, run=location, is_writer=runtime.rank == 0, group=self.group
         )
         self.recipe, self.runtime = recipe, runtime
-        self.device = runtime.device
         self.loader = InteractionLoader(
             recipe.data,
             split="train",
@@ -109,6 +106,11 @@ class _Training:
         self.state = state_of(newest[1]) if newest else TrainState()
         self.folder = RunFolder(location, is_writer=runtime.rank == 0, resumed_step=self.state.step)
         self.data_wait = Stopwatch(self.state.data_wait_seconds)
+        self._build()
+
+    def _build(self) -> None:
+        """What reads, and what learns; in the state in which the run is."""
+        recipe, runtime = self.recipe, self.runtime
         # reading starts here, while the model is built
         self.batches = self.data_wait.timed(
             self.loader.batches(
@@ -129,9 +131,9 @@ class _Training:
         self.schedule = Schedule(
             recipe.optimizer.schedule, optimizer=self.optimizer, num_steps=self.num_steps
         )
-        self.metrics = TaskMetrics(recipe.data, device=self.device)
-        self.skips = Skips(recipe.data, device=self.device)
-        self.telemetry = Telemetry(self.model, tasks=recipe.data.tasks)
+        self.reports = TrainingReport(
+            self.model, recipe=recipe, num_steps=self.num_steps, device=runtime.device
+        )
 
     def run(self) -> None:
         self.folder.write_recipe(dump_recipe(self.recipe))
@@ -142,18 +144,17 @@ class _Training:
 
     def _train_steps(self) -> None:
         """All steps that are left."""
-        pipeline = TrainPipelineSparseDist(self.model, self.optimizer, self.device)
+        pipeline = TrainPipelineSparseDist(self.model, self.optimizer, self.runtime.device)
         self.model.train()
         window = Window(self.state)
         while self.state.step < self.num_steps and not self._is_stopped:
             started = time.monotonic()
-            self._seed_step()
+            seed_step(self.recipe.run.seed, step=self.state.step, rank=self.runtime.rank)
             self.schedule.apply(step=self.state.step)
-            with self.telemetry.watching(self._is_watched(self.state.step + 1)):
+            with self.reports.watching(self.state.step + 1):
                 output = self._next_output(pipeline)
             self.average.update()
-            self.metrics.update(output)
-            self.skips.update(output)
+            self.reports.update(output)
             self.state = self._after(output, seconds=time.monotonic() - started)
             rate = window.examples_per_second(self.state)
             self.teller.after_step(
@@ -164,7 +165,7 @@ class _Training:
             save_due = _is_due(self.recipe.checkpoint.interval_steps, self.state.step)
             save_due = save_due or valid_due or is_last
             # before a save too, so that a resumed run reports the same windows
-            if save_due or _is_due(self.recipe.run.log_interval_steps, self.state.step):
+            if save_due or self.reports.is_due(self.state.step):
                 window = self._report_training(window, output)
             if save_due:
                 pipeline.detach()
@@ -197,11 +198,6 @@ class _Training:
             cursor=output.cursor,
         )
 
-    def _seed_step(self) -> None:
-        """Dropout depends on (seed, step, rank) alone, so a resumed run draws the same."""
-        seed = (self.recipe.run.seed * 1_000_003 + self.state.step) * 1_000_003
-        torch.manual_seed((seed + self.runtime.rank) % 2**63)
-
     def _is_validation_due(self) -> bool:
         interval = self.recipe.run.eval_interval_steps
         is_epoch_end = self.state.cursor.step == 0
@@ -211,16 +207,13 @@ class _Training:
     def _is_stopped(self) -> bool:
         return self.stopping.is_due(self.state.selection)
 
-    def _is_watched(self, step: int) -> bool:
-        return _is_due(self.recipe.run.log_interval_steps, step) or step == self.num_steps
-
     def _report_training(self, window: Window, output: StepOutput) -> Window:
-        tasks, skips = self.metrics.reduce_and_reset(), self.skips.reduce_and_reset()
-        if self.skips.is_on:
+        tasks, skips, entries = self.reports.reduce_and_reset(output)
+        if self.reports.counts_skipped:
             self._count_skipped(skips, window)
         rate, skipped = window.examples_per_second(self.state), self.state.skipped
         more = {"examples_per_second": rate, "skipped": skipped}
-        self._report("train", tasks, skips, **more, **self.telemetry.entries(output))
+        self._report("train", tasks, skips, **more, **entries)
         return Window(self.state)
 
     def _count_skipped(self, skips: SkipReport, window: Window) -> None:
@@ -228,12 +221,7 @@ class _Training:
         if skips.skipped and not self.state.has_skipped:
             note = f"{in_words(skips.skipped[0])} (data.on_error: skip; more: metrics.jsonl)"
             self.teller.note(self.state.step, note)
-        self.state = dataclasses.replace(
-            self.state,
-            examples=window.start.examples + skips.num_given,
-            skipped=self.state.skipped + skips.num_skipped,
-            uncounted_files=self.state.uncounted_files + skips.num_uncounted_files,
-        )
+        self.state = self.state.with_skipped(skips, since=window.start)
 
     def _report(self, split: str, tasks: TaskResults, skips: SkipReport, **more: Any) -> None:
         state = self.state
@@ -282,11 +270,7 @@ class _Training:
 
     def _restore(self, location: Location, *, optimizer: KeyedOptimizer | None = None) -> None:
         restore(
-            location,
-            model=self.model,
-            optimizer=optimizer,
-            average=self.average,
-            group=self.group,
+            location, model=self.model, optimizer=optimizer, average=self.average, group=self.group
         )
 
     def _finish(self) -> None:

@@ -130,29 +130,16 @@ class Towers(nn.Module):
             },
         )
         sums_3T = self._tasks.summed(seen)
-        sums_T = sums_3T[0]
         extra_BT = self.architecture.extra_losses(
             outputs, copies=copies, labels_BT=batch.labels_BT[:, : len(seen)]
         )
-        if extra_BT is not None:
-            sums_T = sums_T + self._tasks.summed_extra(extra_BT, batches=seen)
         losses_T, means_T = normalised_losses(
-            sums_T=sums_T, counts_T=sums_3T[1], names=self._tasks.names
+            sums_T=sums_3T[0],
+            counts_T=sums_3T[1],
+            names=self._tasks.names,
+            extra_2T=None if extra_BT is None else self._tasks.summed_extra(extra_BT, batches=seen),
         )
-        weights_T = means_T.new_tensor([task.weight for task in self._tasks.losses])
-        self.fan_out.means_T = means_T * weights_T
-        weighted_T = losses_T * weights_T
-        self.fan_out.observe_loss(weighted_T)
-        loss = self.fan_out.balancer.total_loss(weighted_T, means_T=means_T * weights_T)
-        if self.relation is not None and self.training:
-            loss = loss + self.relation(self.architecture.task_towers())
-        if self._l2:
-            loss = loss + vector_penalty(
-                pooled.values(),
-                weights_B=batch.weights_B,
-                l2=self._l2,
-                rows_per_batch=self._rows_per_batch,
-            )
+        loss = self._balanced(losses_T, means_T=means_T) + self._penalties(pooled, batch=batch)
         output = StepOutput(
             outputs_BK=outputs_BK.detach(),
             labels_BT=batch.labels_BT,
@@ -163,3 +150,25 @@ class Towers(nn.Module):
             skipped=batch.skipped,
         )
         return loss, output
+
+    def _balanced(self, losses_T: Tensor, *, means_T: Tensor) -> Tensor:
+        """What the balancing method makes of the tasks' weighted losses."""
+        weights_T = means_T.new_tensor([task.weight for task in self._tasks.losses])
+        self.fan_out.means_T = means_T * weights_T
+        weighted_T = losses_T * weights_T
+        self.fan_out.observe_loss(weighted_T)
+        return self.fan_out.balancer.total_loss(weighted_T, means_T=self.fan_out.means_T)
+
+    def _penalties(self, pooled: KeyedTensor, *, batch: InteractionBatch) -> Tensor | float:
+        """What is added whatever the tasks' losses are."""
+        penalty: Tensor | float = 0.0
+        if self.relation is not None and self.training:
+            penalty = self.relation(self.architecture.task_towers())
+        if self._l2:
+            penalty = penalty + vector_penalty(
+                pooled.values(),
+                weights_B=batch.weights_B,
+                l2=self._l2,
+                rows_per_batch=self._rows_per_batch,
+            )
+        return penalty

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +14,8 @@ from torchrec.optim.optimizers import in_backward_optimizer_filter
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from embeddings.planner import is_table, readable_name
-from trainer.optimizer_config import OptimizerConfig
+from trainer.balance_config import BALANCE_STATE
+from trainer.optimizer_config import DenseOptimizerConfig, OptimizerConfig
 
 
 def build_optimizer(
@@ -33,12 +35,6 @@ def build_optimizer(
         is_frozen: whether a parameter, by its readable name, keeps its value.
     """
 
-    def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        dense = config.dense
-        return torch.optim.AdamW(
-            parameters, lr=dense.learning_rate, weight_decay=dense.weight_decay
-        )
-
     def rowwise_adagrad(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return RowWiseAdagrad(parameters, lr=config.tables.learning_rate, eps=config.tables.eps)
 
@@ -52,16 +48,37 @@ def build_optimizer(
     dense = {
         name: item for name, item in unfused.items() if not is_table(name) and item.requires_grad
     }
-    optimizers: list[KeyedOptimizer] = [KeyedOptimizerWrapper(dense, adamw)]
-    if config.dense.max_gradient_norm is not None:
-        # the same norm on all ranks, because DistributedDataParallel has averaged the gradients
-        optimizers[0] = GradientClippingOptimizer(
-            optimizers[0],
-            clipping=GradientClipping.NORM,
-            max_gradient=config.dense.max_gradient_norm,
-        )
+    optimizers: list[KeyedOptimizer] = [_dense_optimizer(dense, config=config.dense)]
     if trained:
         optimizers.append(KeyedOptimizerWrapper(trained, rowwise_adagrad))
     if frozen:
         optimizers.append(KeyedOptimizerWrapper(frozen, idle))
     return CombinedOptimizer([model.fused_optimizer, *optimizers])
+
+
+def _dense_optimizer(
+    named: Mapping[str, nn.Parameter], *, config: DenseOptimizerConfig
+) -> KeyedOptimizer:
+    """AdamW, whose weight decay leaves alone what a balancing method learns, like the logarithm of
+    a variance: 0 is nothing special there.
+    """
+    of_method = {item for name, item in named.items() if name.startswith(BALANCE_STATE)}
+
+    def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        groups: list[dict[str, Any]] = [
+            {"params": [item for item in parameters if item not in of_method]},
+            {"params": list(of_method), "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
+
+    optimizer = KeyedOptimizerWrapper(named, adamw)
+    if config.max_gradient_norm is None:
+        return optimizer
+    # the same norm on all ranks, because DistributedDataParallel has averaged the gradients
+    return GradientClippingOptimizer(
+        optimizer, clipping=GradientClipping.NORM, max_gradient=config.max_gradient_norm
+    )

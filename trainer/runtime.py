@@ -81,6 +81,13 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
 
 
+def seed_step(seed: int, *, step: int, rank: int) -> None:
+    """What a step draws, like dropout, depends on these alone, so a resumed run draws the same."""
+    import torch
+
+    torch.manual_seed(((seed * 1_000_003 + step) * 1_000_003 + rank) % 2**63)
+
+
 def rank_memory_bytes(*, device_type: str, local_world_size: int) -> int:
     """What one rank may use: a GPU's memory, or its share of this machine's."""
     if device_type == "cuda":

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from data_loaders.streams import Cursor
+
+if TYPE_CHECKING:
+    from trainer.skip_report import SkipReport
 
 Item = TypeVar("Item")
 
@@ -53,6 +56,15 @@ class TrainState:
     skipped: int = 0
     uncounted_files: int = 0
     selection: Selection = Selection()
+
+    def with_skipped(self, skips: SkipReport, *, since: TrainState) -> TrainState:
+        """Examples as they were given and left out since then, not as planned."""
+        return replace(
+            self,
+            examples=since.examples + skips.num_given,
+            skipped=self.skipped + skips.num_skipped,
+            uncounted_files=self.uncounted_files + skips.num_uncounted_files,
+        )
 
     @property
     def has_skipped(self) -> bool:

@@ -15,7 +15,14 @@ from data_loaders.storage import locate
 from tests.helpers.checkpoints import read_tensors
 from tests.helpers.logs import write_toy_log
 from tests.helpers.ranks import run_ranks
-from tests.helpers.runs import interrupt_after, make_recipe, newest_tensors, train_each, train_on
+from tests.helpers.runs import (
+    interrupt_after,
+    make_recipe,
+    newest_tensors,
+    reports,
+    train_each,
+    train_on,
+)
 from trainer.config import Recipe
 from trainer.evaluate import chosen_checkpoint
 from trainer.loop import train
@@ -110,6 +117,24 @@ def test_a_resumed_run_does_not_need_the_other_any_more(
     train_on(recipe, world_size=1)
     again = newest_tensors(tmp_path / "run")
     assert all(torch.equal(again[key], item) for key, item in whole.items())
+
+
+@pytest.mark.slow
+def test_what_balances_the_tasks_begins_anew(log: Path, first: Path, tmp_path: Path) -> None:
+    """Whatever the other run's method was; of the same one, what it knew of its own losses."""
+    sections: dict[str, Any] = {"balance": {"method": "gradnorm"}, "sharding": "row_wise"}
+    second, third = tmp_path / "second", tmp_path / "third"
+    recipes = [
+        make_recipe(log, run, "run.num_steps=1", init_from={"run": str(other)}, **sections)
+        for run, other in ((second, first), (third, second))
+    ]
+    run_ranks(train_each, world_size=1, arguments={"recipes": recipes})
+    losses = "towers.fan_out.balancer.first_losses_T"
+    known = [weights(newest_tensors(run))[losses] for run in (second, third)]
+    for run, losses_T in zip((second, third), known, strict=True):
+        report = reports(run)[0]["tasks"].values()
+        torch.testing.assert_close(losses_T.tolist(), [task["loss"] for task in report])
+    assert not torch.equal(*known)
 
 
 def refusals(recipes: list[Recipe]) -> list[str]:

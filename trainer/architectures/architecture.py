@@ -105,10 +105,10 @@ class Architecture(nn.Module):
     def extra_losses(
         self, outputs: Sequence[Tensor], *, copies: Sequence[Copy], labels_BT: Tensor
     ) -> Tensor | None:
-        """Losses beside those of the outputs, added to them before they are normalised.
+        """Losses beside those of the outputs.
 
-        They count where the task's own label is observed, times the example's weight; a report of a
-        task's loss knows nothing of them.
+        Added to the task's is their mean over the examples of all ranks where its own label is
+        observed, by their weights; a report of a task's loss knows nothing of them.
 
         Args:
             outputs: that `outputs` gave.

@@ -27,10 +27,10 @@ _LEAST = 1e-6
 class DselectK(Architecture):
     """Mixture of experts behind gates that are sparse and differentiable.
 
-    The entropy is averaged over the examples that the task's loss is averaged over, and weighed as
-    that loss is. Where the number of experts is no power of 2, the paper keeps the selectors from
-    codes without an expert by a penalty; here these codes stand for the first experts once more, so
-    that a gate's weights always sum to 1.
+    The entropy is averaged over the examples whose label the task observes, by their weights, and
+    weighed as the task's loss is. Where the number of experts is no power of 2, the paper keeps the
+    selectors from codes without an expert by a penalty; here these codes stand for the first
+    experts once more, so that a gate's weights always sum to 1.
 
     Source: Hazimeh et al., "DSelect-k: differentiable selection in the mixture of experts with
         applications to multi-task learning", NeurIPS 2021, sections 3.1 to 3.3.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trainer.balance_config import DwaConfig, FamoConfig, RlwConfig, UncertaintyConfig
 from trainer.balancing.balancer import Balancer, Draws
 from trainer.losses import TaskLoss
-from trainer.losses.regression import HuberLoss, SquaredLoss
+from trainer.losses.regression import SquaredLoss
 
 # smaller losses count as this, where they are divided by or their logarithm is taken
 LEAST_LOSS = 1e-8
@@ -22,8 +22,9 @@ _LEAST = torch.finfo(torch.float64).tiny
 class Uncertainty(Balancer):
     """Homoscedastic uncertainty: a variance of each task, learned by the run's dense optimizer.
 
-    A squared error L adds L / (2 v) + log(v) / 2, any other loss, as the paper's classification,
-    L / v + log(v) / 2; log(v) is the parameter. A task without labels in a step adds nothing.
+    A squared error L adds L / (2 v) + log(v) / 2. Any other loss adds L / v + log(v) / 2, as the
+    paper's classification, and as Huber's, which is half a square already. log(v) is the parameter.
+    A task without labels in a step adds nothing.
 
     Source: Kendall, Gal and Cipolla, "Multi-task learning using uncertainty to weigh losses for
         scene geometry and semantics", CVPR 2018, equations 7 and 10.
@@ -37,7 +38,7 @@ class Uncertainty(Balancer):
         super().__init__(config, tasks=tasks, seed=seed)
         self.log_variances_T = nn.Parameter(torch.zeros(len(tasks)))
         # a squared error is the log-likelihood of a normal twice over
-        is_squared_T = [isinstance(task, SquaredLoss | HuberLoss) for task in tasks]
+        is_squared_T = [type(task) is SquaredLoss for task in tasks]
         scales_T = torch.tensor([0.5 if is_squared else 1.0 for is_squared in is_squared_T])
         self.register_buffer("scales_T", scales_T, persistent=False)
 

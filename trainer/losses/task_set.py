@@ -108,7 +108,12 @@ class TaskSet:
         return torch.stack(columns, dim=1)
 
     def summed_extra(self, extra_BT: Tensor, *, batches: Sequence[TaskBatch]) -> Tensor:
-        """float32 (T,): an architecture's extra losses over this rank's observed labels."""
+        """float32 (2, T): an architecture's extra losses over this rank's observed labels, with
+        gradient, and the weights of these.
+        """
         observed_BT = torch.stack([batch.observed_B for batch in batches], dim=1)
         weights_BT = torch.stack([batch.weights_B for batch in batches], dim=1)
-        return torch.where(observed_BT, extra_BT * weights_BT, 0.0).sum(0)
+        weights_BT = torch.where(observed_BT, weights_BT, 0.0)
+        return torch.stack(
+            [torch.where(observed_BT, extra_BT * weights_BT, 0.0).sum(0), weights_BT.sum(0)]
+        )

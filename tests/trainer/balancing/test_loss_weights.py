@@ -7,8 +7,12 @@ import math
 import torch
 from torch import Tensor
 
+from tests.helpers.tasks import data_config, losses_of
 from tests.trainer.balancing.methods import make
+from trainer.balance_config import UncertaintyConfig
+from trainer.balancing import build_balancer
 from trainer.balancing.balancer import Balancer
+from trainer.losses import TaskSet
 
 
 def weights_of(balancer: Balancer, means_T: Tensor) -> Tensor:
@@ -34,6 +38,24 @@ def test_uncertainty_is_the_papers_loss() -> None:
     total = balancer.total_loss(losses_T, means_T=losses_T)
     expected = 0.4 / 0.7 + math.log(0.7) / 2 + 1.9 / (2 * 3.0) + math.log(3.0) / 2
     torch.testing.assert_close(total.item(), expected)
+
+
+def test_uncertainty_takes_hubers_loss_for_the_half_of_a_squared_error() -> None:
+    """So near its target the two learn the same variance and weigh an error alike."""
+    errors_B = torch.tensor([0.3, -0.7, 0.1])
+    totals = []
+    for loss in ("squared", "huber"):
+        task = {"kind": "regression", "loss": loss}
+        data = data_config({"price": task})
+        tasks = TaskSet(data)
+        balancer = build_balancer(UncertaintyConfig(), tasks=tasks.losses, seed=0)
+        with torch.no_grad():
+            balancer.log_variances_T.fill_(0.5)
+        losses_T, means_T, _ = losses_of(
+            tasks, outputs_BK=errors_B.unsqueeze(1), labels_BT=torch.zeros(3, 1)
+        )
+        totals.append(balancer.total_loss(losses_T, means_T=means_T))
+    torch.testing.assert_close(totals[0], totals[1])
 
 
 def test_uncertainty_comes_to_rest_at_the_tasks_losses() -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from tests.helpers.ranks import run_ranks
 from tests.helpers.tasks import data_config, losses_of
-from trainer.losses import NonFiniteLossError, TaskSet
+from trainer.losses import NonFiniteLossError, TaskSet, normalised_losses
 
 TASKS = TaskSet(
     data_config(
@@ -99,8 +99,28 @@ def test_extra_losses_count_where_the_label_does() -> None:
     batches = TASKS.batches(outputs_BK=outputs_BT, labels_BT=labels_BT, weights_B=weights_B)
     ones_BT = torch.where(labels_BT.isnan(), 1e30, 1.0)
     ones_BT[NUM_EXAMPLES:] = math.inf
-    sums_T = TASKS.summed_extra(ones_BT, batches=batches)
+    sums_T, weights_T = TASKS.summed_extra(ones_BT, batches=batches)
     torch.testing.assert_close(sums_T, TASKS.summed(batches)[1])
+    assert torch.equal(sums_T, weights_T)
+
+
+@pytest.mark.parametrize("labels", [[1.0, 0.0, 1.0, 0.0, 0.0], [1.0] * 5])
+def test_extra_losses_of_pairs_are_a_mean_over_examples(labels: list[float]) -> None:
+    """Of 3 for each example 3 is added, however many pairs there are; nothing without any."""
+    tasks = TaskSet(data_config({"order": {"kind": "ranking"}}))
+    labels_BT = torch.tensor(labels).unsqueeze(1)
+    batches = tasks.batches(
+        outputs_BK=torch.zeros(5, 1), labels_BT=labels_BT, weights_B=torch.ones(5)
+    )
+    sums_3T = tasks.summed(batches)
+    extra_2T = tasks.summed_extra(torch.full((5, 1), 3.0), batches=batches)
+    has_pairs = sums_3T[1].item() > 0
+    found = [
+        normalised_losses(sums_T=sums_3T[0], counts_T=sums_3T[1], names=["order"], extra_2T=extra)
+        for extra in (None, extra_2T)
+    ]
+    for plain_T, more_T in zip(*found, strict=True):
+        assert more_T.item() - plain_T.item() == pytest.approx(3.0 * has_pairs)
 
 
 def test_an_example_weight_of_two_is_the_example_twice() -> None:
