@@ -37,13 +37,13 @@ def aucs_on_test(name: str, folder: str, tmp_path: Path) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_census_income_reaches_its_goals(tmp_path: Path) -> None:
-    """Income above 50K at 0.945 and never-married at 0.992, education not being an input."""
+    """Income above 50K at 0.952 and never-married at 0.9945, education not being an input."""
     config = load_recipe("census-income").data
     for column in ("education", "marital_status", "instance_weight"):
         assert column not in config.features
     aucs = aucs_on_test("census-income", "census_income", tmp_path)
-    assert aucs["income"] >= 0.945
-    assert aucs["never_married"] >= 0.992
+    assert aucs["income"] >= 0.952
+    assert aucs["never_married"] >= 0.9945
 
 
 @pytest.mark.slow
