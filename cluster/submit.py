@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -31,6 +32,8 @@ from data_loaders.storage import first_line
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 RETRY_SECONDS = 2.0
+# in which a head that answers also finds an agent that starts jobs
+START_TIMEOUT_SECONDS = 60.0
 EXIT_INTERRUPTED = 130
 
 
@@ -130,7 +133,7 @@ def _send(
             shutil.copy(recipe_file, folder)
             runtime_env["working_dir"] = folder
         try:
-            job: str = client.submit_job(entrypoint=shlex.join(command), runtime_env=runtime_env)
+            job = _taken(client, entrypoint=shlex.join(command), runtime_env=runtime_env)
         except AuthenticationError as error:
             raise InputError(_refusal(address)) from error
         except (OSError, RuntimeError, ValueError) as error:
@@ -138,6 +141,20 @@ def _send(
                 f"--address {address}: the cluster did not take the job: {first_line(error)}"
             ) from error
     return job
+
+
+def _taken(client: JobSubmissionClient, **job: Any) -> str:
+    """The job's name; a head that has just started takes jobs a few seconds later."""
+    last_start = time.monotonic() + START_TIMEOUT_SECONDS
+    while True:
+        try:
+            name: str = client.submit_job(**job)
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > last_start:
+                raise
+            time.sleep(RETRY_SECONDS)
+        else:
+            return name
 
 
 async def _follow_log(
