@@ -39,11 +39,13 @@ def head(token: Path) -> Iterator[Head]:
     """A running cluster with two CPUs, on which this checkout can be imported."""
     # a short path: Ray puts Unix sockets there
     folder = Path(tempfile.mkdtemp(prefix="ray"))
-    ports = _free_ports(3)
+    ports = _free_ports(4)
     options = {
         "port": ports[0],
         "dashboard-port": ports[1],
         "ray-client-server-port": ports[2],
+        # of its own too: beside another cluster's the agent would start no jobs
+        "dashboard-agent-listen-port": ports[3],
         "dashboard-host": "127.0.0.1",
         "node-ip-address": "127.0.0.1",
         "num-cpus": 2,
