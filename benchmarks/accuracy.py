@@ -58,8 +58,10 @@ class Experiment(Section):
         generate: the scenario that it is trained on instead.
         examples: to generate.
         correlation: of the scenario `correlated`.
+        correlations: of its data sets: one experiment each, shown together.
         overrides: of the recipe, for all variants.
         metric: of each task.
+        metrics: of a task that has no such metric.
         variants: by name.
         published: what others reached, by their name and task.
         goals: by task.
@@ -73,8 +75,10 @@ class Experiment(Section):
     generate: str | None = None
     examples: int = 1_000_000
     correlation: float | None = None
+    correlations: tuple[float, ...] = ()
     overrides: tuple[str, ...] = ()
     metric: str = "auc"
+    metrics: dict[str, str] = Field(default_factory=dict)
     variants: dict[str, Variant] = Field(min_length=1)
     published: dict[str, dict[str, float]] = Field(default_factory=dict)
     goals: dict[str, float] = Field(default_factory=dict)
@@ -92,6 +96,18 @@ class Experiment(Section):
             return str(self.prepare)
         ends = "" if self.correlation is None else f"-{self.correlation:g}"
         return f"{self.generate}-{self.examples}{ends}"
+
+    def members(self, name: str) -> dict[str, Experiment]:
+        """What is run and kept under names of its own: one experiment for each correlation."""
+        if not self.correlations:
+            return {name: self}
+        return {
+            f"{name}-{value:g}": self.model_copy(update={"correlation": value, "correlations": ()})
+            for value in self.correlations
+        }
+
+    def metric_of(self, task: str) -> str:
+        return self.metrics.get(task, self.metric)
 
 
 @dataclass(frozen=True)
@@ -149,6 +165,11 @@ def run_experiments(
         InputError: raw files are missing, or a run failed; what is complete stays.
     """
     tell = on_progress or (lambda phase, done, total: None)
+    experiments = {
+        member: item
+        for name, experiment in experiments.items()
+        for member, item in experiment.members(name).items()
+    }
     for index, experiment in enumerate(experiments.values()):
         tell("preparing data", index, len(experiments))
         _make_data(experiment, out=out, source=source)
@@ -220,12 +241,12 @@ def _gathered(experiment: Experiment, *, runs: Sequence[Run], name: str) -> dict
             continue
         tasks = read_summary(locate(run.folder))["tasks"]
         for task, metrics in tasks.items():
-            if metrics.get(experiment.metric) is None:
+            metric = experiment.metric_of(task)
+            if metrics.get(metric) is None:
                 continue
-            values = variants.setdefault(run.variant, {}).setdefault(task, [])
-            values.append(metrics[experiment.metric])
-            if metrics.get(f"best_{experiment.metric}") is not None:
-                best[task] = metrics[f"best_{experiment.metric}"]
+            variants.setdefault(run.variant, {}).setdefault(task, []).append(metrics[metric])
+            if metrics.get(f"best_{metric}") is not None:
+                best[task] = metrics[f"best_{metric}"]
     return {"metric": experiment.metric, "variants": variants, "best": best}
 
 

@@ -1,11 +1,11 @@
 """The accuracy table for people: Markdown with a plot for each experiment.
 
-Shape legend: S seeds.
+Shape legend: S seeds, T tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from benchmarks.accuracy import Experiment
 HEAD = """# Accuracy
 
 Every figure is on test, of a checkpoint chosen on valid. `make accuracy` writes them all; the
-command beside a table writes that table. Mean over {num_seeds} seeds, and their standard deviation.
-Bold is the best of ours; a figure in brackets is what somebody else published or reached.
+command above a table writes that table. Mean over the seeds, and their standard deviation. Bold is
+the best of ours; a figure in brackets is what somebody else published or reached.
 """
+USUAL_SEEDS = 5  # of `polytower bench accuracy`
 
 
 def write_accuracy_report(
@@ -33,14 +34,26 @@ def write_accuracy_report(
         results: as `run_experiments` returns them; experiments without results are left out.
         experiments: all that are known, in the order of the report.
     """
-    shown = {name: item for name, item in experiments.items() if name in results}
     plots = path.parent / "accuracy"
     plots.mkdir(parents=True, exist_ok=True)
-    num_seeds = max(_num_seeds(results[name]) for name in shown)
-    parts = [HEAD.format(num_seeds=num_seeds)]
-    for name, experiment in shown.items():
-        _plot(results[name], experiment=experiment, path=plots / f"{name}.svg")
-        parts.append("\n".join(_section(name, experiment, results[name])))
+    parts = [HEAD]
+    for name, experiment in experiments.items():
+        members = {
+            member: item for member, item in experiment.members(name).items() if member in results
+        }
+        if not members:
+            continue
+        plot = plots / f"{name}.svg"
+        if experiment.correlations:
+            found = {item.correlation or 0.0: results[member] for member, item in members.items()}
+            _plot_curves(found, experiment=experiment, path=plot)
+            table = _curves_table(experiment, found)
+            num_seeds = min(_num_seeds(result) for result in found.values())
+        else:
+            _plot(results[name], experiment=experiment, path=plot)
+            table = _task_table(experiment, results[name])
+            num_seeds = _num_seeds(results[name])
+        parts.append("\n".join(_section(name, experiment, table=table, num_seeds=num_seeds)))
     path.write_text("\n".join(parts))
 
 
@@ -48,36 +61,84 @@ def _num_seeds(result: Mapping[str, Any]) -> int:
     return max(len(values) for tasks in result["variants"].values() for values in tasks.values())
 
 
-def _section(name: str, experiment: Experiment, result: Mapping[str, Any]) -> Iterator[str]:
-    variants, metric = result["variants"], result["metric"]
-    tasks = list(next(iter(variants.values())))
+def _section(
+    name: str, experiment: Experiment, *, table: Iterable[str], num_seeds: int
+) -> Iterator[str]:
     yield f"\n## {experiment.title}\n"
     if experiment.text:
         yield f"{experiment.text.strip()}\n"
-    yield f"`polytower bench accuracy {name}`\n"
-    yield f"| {metric} | {' | '.join(tasks)} | what differs |"
+    seeds = "" if num_seeds == USUAL_SEEDS else f" --seeds {num_seeds}"
+    yield f"`polytower bench accuracy {name}{seeds}`, {num_seeds} seed{'s' * (num_seeds > 1)}\n"
+    yield from table
+    yield f"\n![{experiment.title}](accuracy/{name}.svg)\n"
+
+
+def _task_table(experiment: Experiment, result: Mapping[str, Any]) -> Iterator[str]:
+    """A row for each variant, a column for each task."""
+    variants = result["variants"]
+    tasks = list(next(iter(variants.values())))
+    titles = [
+        f"{task} ({metric})" if (metric := experiment.metric_of(task)) != result["metric"] else task
+        for task in tasks
+    ]
+    yield f"| {result['metric']} | {' | '.join(titles)} | what differs |"
     yield f"|---|{'---|' * len(tasks)}---|"
-    best = {task: _best(variants, task, metric=metric) for task in tasks}
+    best = {task: _best(variants, task, metric=experiment.metric_of(task)) for task in tasks}
     for variant, values in variants.items():
         cells = []
         for task in tasks:
             text = _mean_and_spread(values[task])
             cells.append(f"**{text}**" if variant == best[task] else text)
-        item = experiment.variants[variant]
-        what = item.note or ", ".join(f"`{text}`" for text in item.overrides)
-        yield f"| {variant} | {' | '.join(cells)} | {what} |"
+        yield f"| {variant} | {' | '.join(cells)} | {_what_differs(experiment, variant)} |"
     for author, figures in experiment.published.items():
         cells = [f"({figures[task]:.4f})" if task in figures else "" for task in tasks]
         yield f"| {author} | {' | '.join(cells)} | |"
     if result["best"]:
         cells = [f"{result['best'][task]:.4f}" if task in result["best"] else "" for task in tasks]
         yield f"| best possible | {' | '.join(cells)} | the truth that drew the labels |"
+        cells = [
+            f"{abs(result['best'][task] - np.mean(variants[best[task]][task])):.4f}"
+            if task in result["best"]
+            else ""
+            for task in tasks
+        ]
+        yield f"| distance | {' | '.join(cells)} | of the best of ours |"
     if experiment.goals:
         cells = [
             f"{experiment.goals[task]:.4f}" if task in experiment.goals else "" for task in tasks
         ]
         yield f"| goal | {' | '.join(cells)} | |"
-    yield f"\n![{experiment.title}](accuracy/{name}.svg)\n"
+
+
+def _what_differs(experiment: Experiment, variant: str) -> str:
+    item = experiment.variants[variant]
+    return item.note or ", ".join(f"`{text}`" for text in item.overrides)
+
+
+def _curves_table(
+    experiment: Experiment, results: Mapping[float, Mapping[str, Any]]
+) -> Iterator[str]:
+    """A row for each correlation, a column for each variant."""
+    variants = list(next(iter(results.values()))["variants"])
+    yield f"| {experiment.metric}, mean of the tasks | {' | '.join(variants)} | best possible |"
+    yield f"|---|{'---|' * len(variants)}---|"
+    for correlation, result in results.items():
+        of = {variant: {"all": _task_means(result, variant)} for variant in variants}
+        best = _best(of, "all", metric=experiment.metric)
+        cells = []
+        for variant in variants:
+            text = _mean_and_spread(of[variant]["all"])
+            cells.append(f"**{text}**" if variant == best else text)
+        possible = f"{np.mean(list(result['best'].values())):.4f}" if result["best"] else ""
+        yield f"| correlation {correlation:g} | {' | '.join(cells)} | {possible} |"
+    cells = [_what_differs(experiment, variant) for variant in variants]
+    yield f"| what differs | {' | '.join(cells)} | the truth that drew the labels |"
+
+
+def _task_means(result: Mapping[str, Any], variant: str) -> list[float]:
+    """The tasks' mean, of each seed."""
+    values_TS = np.array(list(result["variants"][variant].values()))
+    return [float(value) for value in values_TS.mean(axis=0)]
 
 
 def _mean_and_spread(values_S: Sequence[float]) -> str:
@@ -92,12 +153,7 @@ def _best(variants: Mapping[str, Any], task: str, *, metric: str) -> str:
 
 def _plot(result: Mapping[str, Any], *, experiment: Experiment, path: Path) -> None:
     """A panel per task: a dot for each seed, a line at each mean; what others reached dashed."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot
-
-    mpl.rcParams["svg.hashsalt"] = "polytower"  # the same results give the same file
+    pyplot = _pyplot()
     variants = result["variants"]
     tasks = list(next(iter(variants.values())))
     figure, axes = pyplot.subplots(
@@ -118,7 +174,7 @@ def _plot(result: Mapping[str, Any], *, experiment: Experiment, path: Path) -> N
         if task in result["best"]:
             axis.axvline(result["best"][task], linestyle="--", color="black", label="best possible")
         axis.set_title(task, fontsize=10)
-        axis.set_xlabel(result["metric"])
+        axis.set_xlabel(experiment.metric_of(task))
         axis.grid(axis="x", alpha=0.3)
     axes[0][0].set_yticks(range(len(variants)), list(variants))
     axes[0][0].invert_yaxis()
@@ -127,3 +183,48 @@ def _plot(result: Mapping[str, Any], *, experiment: Experiment, path: Path) -> N
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
+
+
+def _plot_curves(
+    results: Mapping[float, Mapping[str, Any]], *, experiment: Experiment, path: Path
+) -> None:
+    """A line through each variant's means, with their spreads, over the correlation."""
+    pyplot = _pyplot()
+    variants = list(next(iter(results.values()))["variants"])
+    figure, axis = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    step = 0.012  # side by side, so that spreads do not hide each other
+    for index, variant in enumerate(variants):
+        means = [_task_means(result, variant) for result in results.values()]
+        places = [value + (index - (len(variants) - 1) / 2) * step for value in results]
+        axis.errorbar(
+            places,
+            [np.mean(values) for values in means],
+            yerr=[np.std(values, ddof=1) if len(values) > 1 else 0 for values in means],
+            marker="o",
+            markersize=4,
+            capsize=3,
+            label=variant,
+        )
+    possible = {value: result["best"] for value, result in results.items() if result["best"]}
+    if possible:
+        heights = [np.mean(list(best.values())) for best in possible.values()]
+        axis.plot(list(possible), heights, "--", color="black", label="best possible")
+    axis.set_xlabel("correlation of the tasks' weights")
+    axis.set_ylabel(f"{experiment.metric}, mean of the tasks")
+    axis.set_xticks(list(results))
+    axis.set_ylim(bottom=0)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _pyplot() -> Any:
+    """Of matplotlib, whose SVGs are the same bytes for the same results."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot
+
+    mpl.rcParams["svg.hashsalt"] = "polytower"
+    return pyplot

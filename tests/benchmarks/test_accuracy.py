@@ -73,6 +73,77 @@ def test_the_report_has_means_spreads_and_the_best_in_bold(tmp_path: Path) -> No
     assert (tmp_path / "accuracy/toy.svg").read_bytes() == plot
 
 
+def test_a_task_may_have_a_metric_of_its_own(tmp_path: Path) -> None:
+    """The lowest mse is in bold; the distance is from the best possible to the best of ours."""
+    experiment = EXPERIMENT.model_copy(update={"metrics": {"spend": "mse"}})
+    found = result({"shared_bottom": [0.70], "mmoe": [0.78]})
+    found["variants"]["shared_bottom"]["spend"] = [0.2]
+    found["variants"]["mmoe"]["spend"] = [0.3]
+    found["best"]["spend"] = 0.16
+    path = tmp_path / "accuracy.md"
+    write_accuracy_report({"toy": found}, experiments={"toy": experiment}, path=path)
+    text = path.read_text()
+    assert "`polytower bench accuracy toy --seeds 1`, 1 seed\n" in text
+    assert "| auc | like | spend (mse) | what differs |" in text
+    assert "| shared_bottom | 0.7000 | **0.2000** | the baseline |" in text
+    assert "| mmoe | **0.7800** | 0.3000 |" in text
+    assert "| distance | 0.0200 | 0.0400 | of the best of ours |" in text
+
+
+CURVES = EXPERIMENT.model_copy(
+    update={
+        "recipe": "correlated",
+        "generate": "correlated",
+        "correlations": (0.5, 1.0),
+        "metric": "mse",
+    }
+)
+
+
+def test_correlations_are_experiments_of_their_own() -> None:
+    """Each has its data set, and differs in nothing else."""
+    members = CURVES.members("toy")
+    assert {name: item.data_name for name, item in members.items()} == {
+        "toy-0.5": "correlated-2000-0.5",
+        "toy-1": "correlated-2000-1",
+    }
+    assert {item.variants["mmoe"] for item in members.values()} == {CURVES.variants["mmoe"]}
+    assert EXPERIMENT.members("toy") == {"toy": EXPERIMENT}
+
+
+@pytest.mark.slow
+def test_correlations_are_run_and_shown_together(tmp_path: Path) -> None:
+    """One table of what was run, and one plot."""
+    small = {"variants": {"mmoe": EXPERIMENT.variants["mmoe"]}}
+    experiments = {"toy": CURVES.model_copy(update=small)}
+    found = run_experiments(experiments, out=tmp_path, source=tmp_path, num_seeds=1)
+    assert list(found) == ["toy-0.5", "toy-1"]
+    write_accuracy_report(found, experiments=experiments, path=tmp_path / "accuracy.md")
+    text = (tmp_path / "accuracy.md").read_text()
+    for correlation in ("0.5", "1"):
+        tasks = found[f"toy-{correlation}"]["variants"]["mmoe"]
+        mean = (tasks["y1"][0] + tasks["y2"][0]) / 2
+        assert f"| correlation {correlation} | **{mean:.4f}** | 0.0" in text
+    assert [path.name for path in (tmp_path / "accuracy").iterdir()] == ["toy.svg"]
+
+
+def test_spreads_over_the_correlation_are_of_the_mean_of_the_tasks(tmp_path: Path) -> None:
+    """Not of one task; the lowest mse is in bold, and what was not run has no row."""
+    values = {"a": [0.1, 0.3], "b": [0.3, 0.3]}  # means of the tasks 0.2 and 0.3
+    found = {"variants": {"mmoe": values, "shared_bottom": {"a": [0.5, 0.5], "b": [0.5, 0.5]}}}
+    results = {"toy-1": found | {"metric": "mse", "best": {"a": 0.01, "b": 0.03}}}
+    path = tmp_path / "accuracy.md"
+    for _ in range(2):
+        write_accuracy_report(results, experiments={"toy": CURVES}, path=path)
+        plot = (tmp_path / "accuracy/toy.svg").read_bytes()
+    text = path.read_text()
+    assert "| correlation 1 | **0.2500 ± 0.0707** | 0.5000 ± 0.0000 | 0.0200 |" in text
+    assert "| what differs | `model.architecture=mmoe` | the baseline |" in text
+    assert "correlation 0.5" not in text
+    write_accuracy_report(results, experiments={"toy": CURVES}, path=path)
+    assert (tmp_path / "accuracy/toy.svg").read_bytes() == plot
+
+
 def test_results_of_other_experiments_stay(tmp_path: Path) -> None:
     """What was not run again is not forgotten."""
     path = tmp_path / "accuracy.json"
