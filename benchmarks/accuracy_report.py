@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.accuracy import Experiment
 
@@ -118,27 +119,30 @@ def _what_differs(experiment: Experiment, variant: str) -> str:
 def _curves_table(
     experiment: Experiment, results: Mapping[float, Mapping[str, Any]]
 ) -> Iterator[str]:
-    """A row for each correlation, a column for each variant."""
+    """A row for each correlation, a column for each variant; both tasks count alike."""
     variants = list(next(iter(results.values()))["variants"])
-    yield f"| {experiment.metric}, mean of the tasks | {' | '.join(variants)} | best possible |"
+    yield f"| {experiment.metric} | {' | '.join(variants)} | best possible |"
     yield f"|---|{'---|' * len(variants)}---|"
     for correlation, result in results.items():
-        of = {variant: {"all": _task_means(result, variant)} for variant in variants}
-        best = _best(of, "all", metric=experiment.metric)
+        values_TS = {variant: _of_all_tasks(result, variant) for variant in variants}
+        means = {
+            variant: {"mean": values.mean(0).tolist()} for variant, values in values_TS.items()
+        }
+        best = _best(means, "mean", metric=experiment.metric)
         cells = []
         for variant in variants:
-            text = _mean_and_spread(of[variant]["all"])
-            cells.append(f"**{text}**" if variant == best else text)
+            text = _mean_and_spread(means[variant]["mean"])
+            text = f"**{text}**" if variant == best else text
+            cells.append(f"{text}, median {np.median(values_TS[variant]):.4f}")
         possible = f"{np.mean(list(result['best'].values())):.4f}" if result["best"] else ""
         yield f"| correlation {correlation:g} | {' | '.join(cells)} | {possible} |"
     cells = [_what_differs(experiment, variant) for variant in variants]
     yield f"| what differs | {' | '.join(cells)} | the truth that drew the labels |"
 
 
-def _task_means(result: Mapping[str, Any], variant: str) -> list[float]:
-    """The tasks' mean, of each seed."""
-    values_TS = np.array(list(result["variants"][variant].values()))
-    return [float(value) for value in values_TS.mean(axis=0)]
+def _of_all_tasks(result: Mapping[str, Any], variant: str) -> npt.NDArray[np.float64]:
+    """The metric, (T, S)."""
+    return np.array(list(result["variants"][variant].values()))
 
 
 def _mean_and_spread(values_S: Sequence[float]) -> str:
@@ -175,6 +179,7 @@ def _plot(result: Mapping[str, Any], *, experiment: Experiment, path: Path) -> N
             axis.axvline(result["best"][task], linestyle="--", color="black", label="best possible")
         axis.set_title(task, fontsize=10)
         axis.set_xlabel(experiment.metric_of(task))
+        axis.locator_params(axis="x", nbins=5)
         axis.grid(axis="x", alpha=0.3)
     axes[0][0].set_yticks(range(len(variants)), list(variants))
     axes[0][0].invert_yaxis()
@@ -188,33 +193,28 @@ def _plot(result: Mapping[str, Any], *, experiment: Experiment, path: Path) -> N
 def _plot_curves(
     results: Mapping[float, Mapping[str, Any]], *, experiment: Experiment, path: Path
 ) -> None:
-    """A line through each variant's means, with their spreads, over the correlation."""
+    """A dot for each task of each run, a line through each variant's medians."""
     pyplot = _pyplot()
     variants = list(next(iter(results.values()))["variants"])
     figure, axis = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    step = 0.012  # side by side, so that spreads do not hide each other
+    step = 0.08 * float(np.diff(sorted(results)).min(initial=1.0))  # between variants' dots
     for index, variant in enumerate(variants):
-        means = [_task_means(result, variant) for result in results.values()]
-        places = [value + (index - (len(variants) - 1) / 2) * step for value in results]
-        axis.errorbar(
-            places,
-            [np.mean(values) for values in means],
-            yerr=[np.std(values, ddof=1) if len(values) > 1 else 0 for values in means],
-            marker="o",
-            markersize=4,
-            capsize=3,
-            label=variant,
-        )
+        shift, color = (index - (len(variants) - 1) / 2) * step, f"C{index}"
+        values = [_of_all_tasks(result, variant).ravel() for result in results.values()]
+        for place, dots in zip(results, values, strict=True):
+            axis.scatter([place + shift] * len(dots), dots, s=9, alpha=0.4, color=color)
+        medians = [np.median(dots) for dots in values]
+        axis.plot(list(results), medians, marker="_", color=color, label=f"{variant}, median")
     possible = {value: result["best"] for value, result in results.items() if result["best"]}
     if possible:
         heights = [np.mean(list(best.values())) for best in possible.values()]
         axis.plot(list(possible), heights, "--", color="black", label="best possible")
     axis.set_xlabel("correlation of the tasks' weights")
-    axis.set_ylabel(f"{experiment.metric}, mean of the tasks")
     axis.set_xticks(list(results))
-    axis.set_ylim(bottom=0)
+    axis.set_yscale("log")
+    axis.set_ylabel(f"{experiment.metric} of a task")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
 

@@ -123,12 +123,12 @@ def test_correlations_are_run_and_shown_together(tmp_path: Path) -> None:
     for correlation in ("0.5", "1"):
         tasks = found[f"toy-{correlation}"]["variants"]["mmoe"]
         mean = (tasks["y1"][0] + tasks["y2"][0]) / 2
-        assert f"| correlation {correlation} | **{mean:.4f}** | 0.0" in text
+        assert f"| correlation {correlation} | **{mean:.4f}**, median {mean:.4f} | 0.0" in text
     assert [path.name for path in (tmp_path / "accuracy").iterdir()] == ["toy.svg"]
 
 
 def test_spreads_over_the_correlation_are_of_the_mean_of_the_tasks(tmp_path: Path) -> None:
-    """Not of one task; the lowest mse is in bold, and what was not run has no row."""
+    """Not of one task, as medians are; the lowest mse is in bold; what was not run has no row."""
     values = {"a": [0.1, 0.3], "b": [0.3, 0.3]}  # means of the tasks 0.2 and 0.3
     found = {"variants": {"mmoe": values, "shared_bottom": {"a": [0.5, 0.5], "b": [0.5, 0.5]}}}
     results = {"toy-1": found | {"metric": "mse", "best": {"a": 0.01, "b": 0.03}}}
@@ -137,7 +137,7 @@ def test_spreads_over_the_correlation_are_of_the_mean_of_the_tasks(tmp_path: Pat
         write_accuracy_report(results, experiments={"toy": CURVES}, path=path)
         plot = (tmp_path / "accuracy/toy.svg").read_bytes()
     text = path.read_text()
-    assert "| correlation 1 | **0.2500 ± 0.0707** | 0.5000 ± 0.0000 | 0.0200 |" in text
+    assert "| correlation 1 | **0.2500 ± 0.0707**, median 0.3000 | 0.5000 ± 0.0000, median" in text
     assert "| what differs | `model.architecture=mmoe` | the baseline |" in text
     assert "correlation 0.5" not in text
     write_accuracy_report(results, experiments={"toy": CURVES}, path=path)
