@@ -10,15 +10,17 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import ShardingPlan
 
 from data_loaders.batch import id_feature_names
+from data_loaders.config import IdListFeature
 from data_loaders.errors import InputError
 from embeddings.planner import is_table, plan_tables, readable_name, shard_model
-from embeddings.tables import build_tables, initialise_tables, pooled_names
+from embeddings.tables import build_sequences, build_tables, initialise_tables, pooled_names
 from trainer.architectures import build_architecture
 from trainer.architectures.architecture import Architecture, Sizes
 from trainer.balancing import build_balancer
 from trainer.balancing.fan_out import FanOut
 from trainer.balancing.relation import TaskRelation
 from trainer.config import Recipe
+from trainer.histories import Histories, build_histories
 from trainer.inputs import InputLayer
 from trainer.interactions import build_interaction
 from trainer.losses import TaskSet
@@ -49,20 +51,28 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
         ),
     )
     balancer = build_balancer(recipe.balance, tasks=tasks.losses, seed=recipe.run.seed)
+    unpooled = recipe.unpooled_tables()
+    pooled = {
+        name: table for name, table in recipe.embeddings.tables.items() if name not in unpooled
+    }
     return MultiTaskModel(
         tables=build_tables(
-            recipe.embeddings.tables,
+            pooled,
             keys=keys,
             table_of_feature=table_of_feature,
             owners=recipe.table_owners(),
             is_weighted=recipe.data.has_id_weights,
-        ),
+        )
+        if pooled
+        else None,
+        sequences=build_sequences(unpooled, keys=keys, table_of_feature=table_of_feature),
         towers=Towers(
             input_layer=input_layer,
             architecture=architecture,
             fan_out=FanOut(balancer, group=group),
             tasks=tasks,
             relation=_build_relation(recipe, architecture=architecture),
+            histories=_build_histories(recipe, keys=keys),
             l2=recipe.optimizer.tables.l2,
             rows_per_batch=recipe.data.batch_size * recipe.data.rows_per_example,
             is_bfloat16=recipe.run.precision == "bfloat16",
@@ -77,6 +87,25 @@ def _build_relation(recipe: Recipe, *, architecture: Architecture) -> TaskRelati
         return None
     return TaskRelation(
         config, towers=architecture.task_towers(), architecture=recipe.model.architecture
+    )
+
+
+def _build_histories(recipe: Recipe, *, keys: Sequence[str]) -> Histories | None:
+    """What makes a vector of each list that is not pooled, if the recipe has any."""
+    if not recipe.model.histories:
+        return None
+    lists = {
+        name: feature
+        for name, feature in recipe.data.features.items()
+        if isinstance(feature, IdListFeature)
+    }
+    tables = recipe.embeddings.tables
+    return build_histories(
+        recipe.model.histories,
+        keys=keys,
+        widths=recipe.id_widths(),
+        max_lengths={name: item.max_length for name, item in lists.items()},
+        means=[name for name in lists if tables[lists[name].table or name].pooling == "mean"],
     )
 
 

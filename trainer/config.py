@@ -26,6 +26,7 @@ from data_loaders.prepare_config import PrepareConfig
 from embeddings.config import EmbeddingsConfig, TableConfig, owned_tables
 from trainer.balance_checks import check_balance
 from trainer.balance_config import BALANCE_STATE, AnyBalance, StaticConfig
+from trainer.history_checks import check_histories
 from trainer.model_checks import check_model
 from trainer.model_config import AnyModel, SharedBottomConfig
 from trainer.optimizer_config import OptimizerConfig
@@ -143,6 +144,9 @@ class Recipe(Section):
             if isinstance(item, IdFeature | IdListFeature):
                 self._check_rows(name, item)
         self._check_pooling()
+        check_histories(
+            self.model, data=self.data, tables=self.embeddings.tables, table_of_feature=used
+        )
         check_model(self.model, data=self.data, id_widths=self.id_widths())
         check_balance(self.balance, data=self.data)
         return self
@@ -210,6 +214,12 @@ class Recipe(Section):
     def tables(self) -> dict[str, TableConfig]:
         """All tables of the model, with those that each task has of its own."""
         return owned_tables(self.embeddings.tables, owners=self.table_owners())
+
+    def unpooled_tables(self) -> dict[str, TableConfig]:
+        """Tables whose ids are looked up one by one, because a list of theirs is encoded."""
+        used = self.table_of_feature()
+        unpooled = {used[name] for name in self.model.histories}
+        return {name: item for name, item in self.embeddings.tables.items() if name in unpooled}
 
     def id_widths(self) -> dict[str, int]:
         """The width of the vectors of each `id` and `id_list` feature."""

@@ -1,0 +1,217 @@
+"""Lists of ids whose vectors become one in a way that is learned, `model.histories`.
+
+    tables ------ pooled vectors ----------------------------------+-> a vector of each feature
+    sequences -+- vectors of a list's ids, and of a target -> encoder -+
+               +- of ids and other lists -> sum or mean ---------------+
+
+A table lies either among the `tables`, whose lookup pools, or among the `sequences`, which look up
+ids one by one because some list of the table is encoded. So a row has one update a step.
+
+Shape legend: B examples on this rank, L ids of the longest list, N ids of a feature in the batch,
+W width of a vector.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
+
+from embeddings.lists import VectorLists
+from trainer.history_config import AnyHistory, TargetAttentionConfig, TransformerConfig
+
+# of the vectors of places, as of the tables' rows
+_POSITION_INIT_STD = 0.02
+
+
+class HistoryEncoder(nn.Module):
+    """Base of all encoders; examples do not see each other, and an empty list gives zeros.
+
+    Attributes:
+        target: a feature whose vectors it reads; None if it reads none.
+    """
+
+    target: str | None = None
+
+    @abstractmethod
+    def forward(self, lists: VectorLists, target_BW: Tensor | None) -> Tensor:
+        """float32 (B, W).
+
+        Args:
+            lists: vectors of W numbers.
+            target_BW: float32, of each example's target.
+        """
+
+
+class TargetAttention(HistoryEncoder):
+    """Each vector counts as much as a tower says that reads it beside the target.
+
+    The weights are used as they are: after a softmax over the list, how strongly a history speaks
+    for a target would be lost. Of the paper's two activations this is PReLU: Dice standardises over
+    the batch, so examples would see each other, and ranks would differ.
+
+    Source: Zhou et al., "Deep interest network for click-through rate prediction", KDD 2018,
+        section 4.3 and figure 2; its tower reads an outer product, here as in the authors' code
+        the product and the difference, number by number.
+    """
+
+    def __init__(self, config: TargetAttentionConfig, *, width: int) -> None:
+        super().__init__()
+        self.target = config.target
+        widths = [4 * width, *config.hidden]
+        layers: list[nn.Module] = []
+        for num_inputs, num_outputs in itertools.pairwise(widths):
+            layers += [nn.Linear(num_inputs, num_outputs), nn.PReLU()]
+        self.unit = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
+
+    def forward(self, lists: VectorLists, target_BW: Tensor | None) -> Tensor:
+        assert target_BW is not None
+        ids_NW, target_NW = lists.vectors_NW, target_BW[lists.rows_N]
+        pairs = [ids_NW, target_NW, ids_NW * target_NW, ids_NW - target_NW]
+        return lists.summed(self.unit(torch.cat(pairs, dim=1)) * ids_NW)
+
+
+class HistoryTransformer(HistoryEncoder):
+    """The mean of what self-attention makes of a list's vectors and of their places in it.
+
+    Places are counted from the last id, the most recent one, so that lists of any length agree on
+    what is recent. Layers are normalised at their beginning, and the last one's result is left as
+    it is: at its heart this is the mean of the vectors, to which the layers add.
+
+    Source: Vaswani et al., "Attention is all you need", NIPS 2017; Xiong et al., "On layer
+        normalization in the transformer architecture", ICML 2020, for the place of the norm; for
+        histories Kang and McAuley, "Self-attentive sequential recommendation", ICDM 2018.
+    """
+
+    def __init__(self, config: TransformerConfig, *, width: int, max_length: int) -> None:
+        super().__init__()
+        self.positions_LW = nn.Parameter(torch.randn(max_length, width) * _POSITION_INIT_STD)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width,
+                config.num_heads,
+                dim_feedforward=4 * width,
+                dropout=config.dropout,
+                batch_first=True,
+                norm_first=True,
+            )
+            for _ in range(config.num_layers)
+        )
+
+    def forward(self, lists: VectorLists, target_BW: Tensor | None) -> Tensor:
+        max_length = len(self.positions_LW)
+        states_BLW = lists.padded(max_length) + self.positions_LW
+        places_L = torch.arange(max_length, device=states_BLW.device)
+        is_id_BL = places_L < lists.lengths_B.unsqueeze(1)
+        # an empty list sees its first place, because attention to nothing is not a number
+        is_hidden_BL = ~is_id_BL & (places_L > 0)
+        for layer in self.layers:
+            states_BLW = layer(states_BLW, src_key_padding_mask=is_hidden_BL)
+        sums_BW = (states_BLW * is_id_BL.unsqueeze(2)).sum(1)
+        return sums_BW / lists.lengths_B.clamp(min=1).unsqueeze(1)
+
+
+class Histories(nn.Module):
+    """A vector of each feature, from pooled ones and from those of single ids.
+
+    Args:
+        encoders: by the list that they read.
+        keys: all id features, in the order in which their vectors are wanted.
+        means: lists that are pooled here by mean, not by sum.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, HistoryEncoder],
+        *,
+        keys: Sequence[str],
+        means: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders.values())
+        self._names = list(encoders)
+        self._keys = list(keys)
+        self._means = set(means)
+
+    def forward(
+        self,
+        pooled: KeyedTensor | None,
+        sequences: Sequence[Mapping[str, JaggedTensor]],
+        ids: KeyedJaggedTensor,
+    ) -> KeyedTensor:
+        """float32 (B, E) by feature.
+
+        Args:
+            pooled: of the features whose tables pool.
+            sequences: of all others, the vectors of their ids.
+            ids: of the batch, of which pooled lists may have weights.
+        """
+        vectors = {} if pooled is None else dict(pooled.to_dict())
+        lists = _lists_of(sequences)
+        for name, item in lists.items():
+            if name not in self._names:
+                vectors[name] = self._pooled(name, item, weights_N=ids[name].weights_or_none())
+        for name, encoder in zip(self._names, self.encoders, strict=True):
+            target_BW = None if encoder.target is None else vectors[encoder.target]
+            vectors[name] = encoder(lists[name], target_BW)
+        return KeyedTensor.from_tensor_list(self._keys, [vectors[key] for key in self._keys])
+
+    def _pooled(self, name: str, lists: VectorLists, *, weights_N: Tensor | None) -> Tensor:
+        if name in self._means:
+            return lists.mean(lists.vectors_NW)  # a recipe with weights has no means
+        if weights_N is None:
+            return lists.summed(lists.vectors_NW)
+        return lists.summed(lists.vectors_NW * weights_N.unsqueeze(1))
+
+    def squared_norms(
+        self, vectors: KeyedTensor, sequences: Sequence[Mapping[str, JaggedTensor]]
+    ) -> Tensor:
+        """float32 (B,), of what each example looks up: vectors as they are pooled, and those of an
+        encoded list each by itself.
+
+        Args:
+            vectors: what `forward` made of them.
+            sequences: as it read them.
+        """
+        lists, by_name = _lists_of(sequences), vectors.to_dict()
+        squares = [by_name[key].square().sum(1) for key in self._keys if key not in self._names]
+        squares += [
+            lists[name].summed(lists[name].vectors_NW.square().sum(1)) for name in self._names
+        ]
+        return torch.stack(squares).sum(0)
+
+
+def build_histories(
+    configs: Mapping[str, AnyHistory],
+    *,
+    keys: Sequence[str],
+    widths: Mapping[str, int],
+    max_lengths: Mapping[str, int],
+    means: Sequence[str],
+) -> Histories:
+    """What a recipe's `model.histories` asks for.
+
+    Args:
+        configs: by the list that is encoded.
+        keys: as of `Histories`.
+        widths: of each id feature's vectors.
+        max_lengths: of each list.
+        means: as of `Histories`.
+    """
+    encoders: dict[str, HistoryEncoder] = {}
+    for name, config in configs.items():
+        if isinstance(config, TargetAttentionConfig):
+            encoders[name] = TargetAttention(config, width=widths[name])
+        else:
+            encoders[name] = HistoryTransformer(
+                config, width=widths[name], max_length=max_lengths[name]
+            )
+    return Histories(encoders, keys=keys, means=means)
+
+
+def _lists_of(sequences: Sequence[Mapping[str, JaggedTensor]]) -> dict[str, VectorLists]:
+    return {name: VectorLists.of(item) for lookup in sequences for name, item in lookup.items()}
