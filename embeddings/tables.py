@@ -82,6 +82,7 @@ def build_sequences(
     *,
     keys: Sequence[str],
     table_of_feature: Mapping[str, str],
+    owners: Sequence[str | None] = (None,),
 ) -> list[EmbeddingCollection]:
     """Declares tables whose ids are looked up one by one; arguments as of `build_tables`.
 
@@ -92,12 +93,13 @@ def build_sequences(
             device=torch.device("meta"),
             tables=[
                 EmbeddingConfig(
-                    name=module_name(name),
+                    name=module_name(owned_name(name, owner=owner)),
                     num_embeddings=table.num_rows,
                     embedding_dim=table.dim,
                     feature_names=[key for key in keys if table_of_feature[key] == name],
                     init_fn=nn.init.zeros_,
                 )
+                for owner in owners
                 for name, table in tables.items()
                 if table.dim == dim
             ],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import ShardingPlan
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from data_loaders.batch import id_feature_names
 from data_loaders.config import IdListFeature
@@ -39,8 +41,8 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
         group: the ranks, for what the tasks' gradients are balanced by.
     """
     torch.manual_seed(recipe.run.seed)
-    keys, table_of_feature = id_feature_names(recipe.data), recipe.table_of_feature()
-    input_layer, tasks = _build_input_layer(recipe, keys=keys), TaskSet(recipe.data)
+    keys, tasks = id_feature_names(recipe.data), TaskSet(recipe.data)
+    input_layer = _build_input_layer(recipe, keys=keys)
     architecture = build_architecture(
         recipe.model,
         sizes=Sizes(
@@ -51,21 +53,14 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
         ),
     )
     balancer = build_balancer(recipe.balance, tasks=tasks.losses, seed=recipe.run.seed)
-    unpooled = recipe.unpooled_tables()
-    pooled = {
-        name: table for name, table in recipe.embeddings.tables.items() if name not in unpooled
-    }
     return MultiTaskModel(
-        tables=build_tables(
-            pooled,
+        tables=_build_tables(recipe, keys=keys),
+        sequences=build_sequences(
+            recipe.unpooled_tables(),
             keys=keys,
-            table_of_feature=table_of_feature,
+            table_of_feature=recipe.table_of_feature(),
             owners=recipe.table_owners(),
-            is_weighted=recipe.data.has_id_weights,
-        )
-        if pooled
-        else None,
-        sequences=build_sequences(unpooled, keys=keys, table_of_feature=table_of_feature),
+        ),
         towers=Towers(
             input_layer=input_layer,
             architecture=architecture,
@@ -77,6 +72,21 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
             rows_per_batch=recipe.data.batch_size * recipe.data.rows_per_example,
             is_bfloat16=recipe.run.precision == "bfloat16",
         ),
+    )
+
+
+def _build_tables(recipe: Recipe, *, keys: Sequence[str]) -> EmbeddingBagCollection | None:
+    """The tables whose lookup pools, if there are any."""
+    unpooled, tables = recipe.unpooled_tables(), recipe.embeddings.tables
+    pooled = {name: table for name, table in tables.items() if name not in unpooled}
+    if not pooled:
+        return None
+    return build_tables(
+        pooled,
+        keys=keys,
+        table_of_feature=recipe.table_of_feature(),
+        owners=recipe.table_owners(),
+        is_weighted=recipe.data.has_id_weights,
     )
 
 
@@ -99,13 +109,14 @@ def _build_histories(recipe: Recipe, *, keys: Sequence[str]) -> Histories | None
         for name, feature in recipe.data.features.items()
         if isinstance(feature, IdListFeature)
     }
-    tables = recipe.embeddings.tables
+    used, tables = recipe.table_of_feature(), recipe.embeddings.tables
+    names = pooled_names(keys, table_of_feature=used, owners=recipe.table_owners())
     return build_histories(
         recipe.model.histories,
-        keys=keys,
+        features=dict(zip(names, itertools.cycle(keys), strict=False)),
         widths=recipe.id_widths(),
         max_lengths={name: item.max_length for name, item in lists.items()},
-        means=[name for name in lists if tables[lists[name].table or name].pooling == "mean"],
+        means=[name for name in lists if tables[used[name]].pooling == "mean"],
     )
 
 

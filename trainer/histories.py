@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +29,7 @@ _POSITION_INIT_STD = 0.02
 
 
 class HistoryEncoder(nn.Module):
-    """Base of all encoders; examples do not see each other, and an empty list gives zeros.
-
-    Attributes:
-        target: a feature whose vectors it reads; None if it reads none.
-    """
-
-    target: str | None = None
+    """Base of all encoders; examples do not see each other, and an empty list gives zeros."""
 
     @abstractmethod
     def forward(self, lists: VectorLists, target_BW: Tensor | None) -> Tensor:
@@ -43,7 +37,7 @@ class HistoryEncoder(nn.Module):
 
         Args:
             lists: vectors of W numbers.
-            target_BW: float32, of each example's target.
+            target_BW: float32, of each example's target, if the recipe names one.
         """
 
 
@@ -61,7 +55,6 @@ class TargetAttention(HistoryEncoder):
 
     def __init__(self, config: TargetAttentionConfig, *, width: int) -> None:
         super().__init__()
-        self.target = config.target
         widths = [4 * width, *config.hidden]
         layers: list[nn.Module] = []
         for num_inputs, num_outputs in itertools.pairwise(widths):
@@ -118,9 +111,12 @@ class HistoryTransformer(HistoryEncoder):
 class Histories(nn.Module):
     """A vector of each feature, from pooled ones and from those of single ids.
 
+    Features go by their keys, what the lookups call their vectors: one for each owner of tables.
+
     Args:
-        encoders: by the list that they read.
-        keys: all id features, in the order in which their vectors are wanted.
+        encoders: by the key of the list that they read.
+        features: of all keys, in the order in which their vectors are wanted.
+        targets: keys of those that an encoder reads, by its list's.
         means: lists that are pooled here by mean, not by sum.
     """
 
@@ -128,13 +124,15 @@ class Histories(nn.Module):
         self,
         encoders: Mapping[str, HistoryEncoder],
         *,
-        keys: Sequence[str],
-        means: Sequence[str] = (),
+        features: Mapping[str, str],
+        targets: Mapping[str, str],
+        means: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.encoders = nn.ModuleList(encoders.values())
-        self._names = list(encoders)
-        self._keys = list(keys)
+        self._encoded = list(encoders)
+        self._features = dict(features)
+        self._targets = dict(targets)
         self._means = set(means)
 
     def forward(
@@ -143,26 +141,28 @@ class Histories(nn.Module):
         sequences: Sequence[Mapping[str, JaggedTensor]],
         ids: KeyedJaggedTensor,
     ) -> KeyedTensor:
-        """float32 (B, E) by feature.
+        """float32 (B, E) by key.
 
         Args:
-            pooled: of the features whose tables pool.
+            pooled: of the tables that pool, if there are any.
             sequences: of all others, the vectors of their ids.
             ids: of the batch, of which pooled lists may have weights.
         """
         vectors = {} if pooled is None else dict(pooled.to_dict())
         lists = _lists_of(sequences)
-        for name, item in lists.items():
-            if name not in self._names:
-                vectors[name] = self._pooled(name, item, weights_N=ids[name].weights_or_none())
-        for name, encoder in zip(self._names, self.encoders, strict=True):
-            target_BW = None if encoder.target is None else vectors[encoder.target]
-            vectors[name] = encoder(lists[name], target_BW)
-        return KeyedTensor.from_tensor_list(self._keys, [vectors[key] for key in self._keys])
+        for key, item in lists.items():
+            if key not in self._encoded:
+                vectors[key] = self._pooled(item, feature=self._features[key], ids=ids)
+        for key, encoder in zip(self._encoded, self.encoders, strict=True):
+            target = self._targets.get(key)
+            vectors[key] = encoder(lists[key], None if target is None else vectors[target])
+        keys = list(self._features)
+        return KeyedTensor.from_tensor_list(keys, [vectors[key] for key in keys])
 
-    def _pooled(self, name: str, lists: VectorLists, *, weights_N: Tensor | None) -> Tensor:
-        if name in self._means:
+    def _pooled(self, lists: VectorLists, *, feature: str, ids: KeyedJaggedTensor) -> Tensor:
+        if feature in self._means:
             return lists.mean(lists.vectors_NW)  # a recipe with weights has no means
+        weights_N = ids[feature].weights_or_none()
         if weights_N is None:
             return lists.summed(lists.vectors_NW)
         return lists.summed(lists.vectors_NW * weights_N.unsqueeze(1))
@@ -177,41 +177,52 @@ class Histories(nn.Module):
             vectors: what `forward` made of them.
             sequences: as it read them.
         """
-        lists, by_name = _lists_of(sequences), vectors.to_dict()
-        squares = [by_name[key].square().sum(1) for key in self._keys if key not in self._names]
-        squares += [
-            lists[name].summed(lists[name].vectors_NW.square().sum(1)) for name in self._names
-        ]
+        lists, by_key = _lists_of(sequences), vectors.to_dict()
+        squares = [item.square().sum(1) for key, item in by_key.items() if key not in self._encoded]
+        for key in self._encoded:
+            squares.append(lists[key].summed(lists[key].vectors_NW.square().sum(1)))
         return torch.stack(squares).sum(0)
 
 
 def build_histories(
     configs: Mapping[str, AnyHistory],
     *,
-    keys: Sequence[str],
+    features: Mapping[str, str],
     widths: Mapping[str, int],
     max_lengths: Mapping[str, int],
-    means: Sequence[str],
+    means: Collection[str],
 ) -> Histories:
-    """What a recipe's `model.histories` asks for.
+    """What a recipe's `model.histories` asks for, once for each owner of tables.
 
     Args:
         configs: by the list that is encoded.
-        keys: as of `Histories`.
+        features: as of `Histories`; those of the first owner first.
         widths: of each id feature's vectors.
         max_lengths: of each list.
         means: as of `Histories`.
     """
     encoders: dict[str, HistoryEncoder] = {}
-    for name, config in configs.items():
-        if isinstance(config, TargetAttentionConfig):
-            encoders[name] = TargetAttention(config, width=widths[name])
-        else:
-            encoders[name] = HistoryTransformer(
-                config, width=widths[name], max_length=max_lengths[name]
-            )
-    return Histories(encoders, keys=keys, means=means)
+    targets: dict[str, str] = {}
+    for named in _by_owner(features):
+        for name, config in configs.items():
+            key, width = named[name], widths[name]
+            if isinstance(config, TargetAttentionConfig):
+                encoders[key] = TargetAttention(config, width=width)
+                targets[key] = named[config.target]
+            else:
+                max_length = max_lengths[name]
+                encoders[key] = HistoryTransformer(config, width=width, max_length=max_length)
+    return Histories(encoders, features=features, targets=targets, means=means)
+
+
+def _by_owner(features: Mapping[str, str]) -> list[dict[str, str]]:
+    """The keys of each owner's features, by their names."""
+    keys, num_features = list(features), len(set(features.values()))
+    return [
+        {features[key]: key for key in keys[at : at + num_features]}
+        for at in range(0, len(keys), num_features)
+    ]
 
 
 def _lists_of(sequences: Sequence[Mapping[str, JaggedTensor]]) -> dict[str, VectorLists]:
-    return {name: VectorLists.of(item) for lookup in sequences for name, item in lookup.items()}
+    return {key: VectorLists.of(item) for lookup in sequences for key, item in lookup.items()}

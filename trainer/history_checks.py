@@ -29,11 +29,6 @@ def check_histories(
     Raises:
         ValueError: beginning with the key.
     """
-    if model.histories and model.has_own_tables:
-        raise ValueError(
-            "model.histories: not possible where tasks have tables of their own, as in "
-            f"model.architecture: {model.architecture}; use another architecture"
-        )
     widths = {name: tables[table].dim for name, table in table_of_feature.items()}
     for name, config in model.histories.items():
         key = f"model.histories.{name}"

@@ -175,7 +175,12 @@ def test_lists_beside_an_encoded_one_are_pooled() -> None:
     user_BW = torch.randn(len(LENGTHS), 2, dtype=torch.float64)
     weights_N = torch.rand(sum(LENGTHS), dtype=torch.float64)
     keys = ["user", "item", "seen", "plain", "mean"]
-    histories = Histories({"seen": encoder}, keys=keys, means=["mean"])
+    histories = Histories(
+        {"seen": encoder},
+        features={key: key for key in keys},
+        targets={"seen": "item"},
+        means=["mean"],
+    )
     lookup = {name: jagged(vectors) for name in ("mean", "seen", "plain")}
     pooled = KeyedTensor.from_tensor_list(["user"], [user_BW])
     sequences = [lookup, {"item": jagged(items)}]

@@ -30,6 +30,7 @@ from trainer.recipe_file import RecipeError, build_recipe
 from trainer.runtime import joined_ranks
 
 TASKS = ("click", "purchase", "watch")
+ATTENDED = {"history": {"encoder": "target_attention", "target": "item"}}
 TOWERS = {"shared_tower": [16], "task_tower": [8], "interaction": "dcn"}
 
 
@@ -89,18 +90,20 @@ def begin(model: DistributedModelParallel, *, task: str | None = None) -> None:
             values.copy_(0.1 * torch.sin(rows * 1.3 + columns * 7.1 + phase))
     for of_task in TASKS if task is None else (task,):
         torch.manual_seed(TASKS.index(of_task))
-        parts = [f".{kind}.{TASKS.index(of_task)}." for kind in ("towers", "own_interactions")]
+        kinds = ("towers", "own_interactions", "encoders")
+        parts = [f".{kind}.{TASKS.index(of_task)}." for kind in kinds]
         for name, item in model.named_parameters():
             is_own = task is not None or any(part in name for part in parts)
             if is_own and not is_table(name):
                 item.copy_(torch.randn(item.shape) * 0.3)
 
 
-def distances(log: str, shardings: list[str]) -> dict[str, float]:
+def distances(log: str, shardings: list[str], histories: dict[str, Any]) -> dict[str, float]:
     """The largest difference between the tasks' outputs alone and beside the others."""
     found = {}
+    towers = TOWERS | {"histories": histories}
     for sharding in shardings:
-        recipe = make_recipe(log, {"architecture": "single_task", **TOWERS}, sharding)
+        recipe = make_recipe(log, {"architecture": "single_task", **towers}, sharding)
         model = build(recipe)
         begin(model)
         together = outputs_of_steps(recipe, model)
@@ -108,7 +111,7 @@ def distances(log: str, shardings: list[str]) -> dict[str, float]:
         differences = []
         for index, task in enumerate(TASKS):
             kept = {task: toy_recipe(log)["data"]["tasks"][task]}
-            recipe = make_recipe(log, TOWERS, sharding, data={"tasks": kept})
+            recipe = make_recipe(log, towers, sharding, data={"tasks": kept})
             model = build(recipe)
             begin(model, task=task)
             differences.append(together[..., index] - outputs_of_steps(recipe, model)[..., 0])
@@ -117,15 +120,19 @@ def distances(log: str, shardings: list[str]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("world_size", "shardings"),
-    [(1, ["auto", "row_wise"]), (2, ["auto", "row_wise", "column_wise", "data_parallel"])],
+    ("world_size", "shardings", "histories"),
+    [
+        (1, ["auto", "row_wise"], {}),
+        (2, ["auto", "row_wise", "column_wise", "data_parallel"], {}),
+        (2, ["auto", "row_wise", "column_wise"], ATTENDED),
+    ],
 )
 def test_single_tasks_side_by_side_are_runs_of_their_own(
-    tmp_path: Path, world_size: int, shardings: list[str]
+    tmp_path: Path, world_size: int, shardings: list[str], histories: dict[str, Any]
 ) -> None:
     """Each task's outputs in every step are those of a run with this task alone."""
     log = write_toy_log(tmp_path / "log")
-    arguments = {"log": str(log), "shardings": shardings}
+    arguments = {"log": str(log), "shardings": shardings, "histories": histories}
     for found in run_ranks(distances, world_size=world_size, arguments=arguments):
         assert max(found.values()) < 1e-5, found
 
