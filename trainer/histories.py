@@ -19,6 +19,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 
 from embeddings.lists import VectorLists
@@ -68,30 +69,56 @@ class TargetAttention(HistoryEncoder):
         return lists.summed(self.unit(torch.cat(pairs, dim=1)) * ids_NW)
 
 
+class SelfAttentionLayer(nn.Module):
+    """Each vector reads all others of its list, then a tower reads it; both add to what it was.
+
+    Norms stand at the beginning of both. Queries, keys and values have no bias: that of a key
+    changes nothing, and that of a value is in what follows.
+
+    Source: Vaswani et al., "Attention is all you need", NIPS 2017; Xiong et al., "On layer
+        normalization in the transformer architecture", ICML 2020, for the place of the norms.
+    """
+
+    def __init__(self, *, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self._num_heads = num_heads
+        self.attention_norm, self.tower_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.queries_keys_values = nn.Linear(width, 3 * width, bias=False)
+        self.mixture = nn.Linear(width, width)
+        self.tower = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, states_BLW: Tensor, *, is_seen_BL: Tensor) -> Tensor:
+        """float32 (B, L, W); some place of each list must be seen."""
+        normed_BLW = self.attention_norm(states_BLW)
+        parts = self.queries_keys_values(normed_BLW).unflatten(2, (3, self._num_heads, -1))
+        queries, keys, values = parts.permute(2, 0, 3, 1, 4)
+        heads = functional.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=is_seen_BL[:, None, None, :]
+        )
+        mixed_BLW = self.mixture(heads.transpose(1, 2).flatten(2))
+        states_BLW = states_BLW + self.dropout(mixed_BLW)
+        return states_BLW + self.dropout(self.tower(self.tower_norm(states_BLW)))
+
+
 class HistoryTransformer(HistoryEncoder):
     """The mean of what self-attention makes of a list's vectors and of their places in it.
 
     Places are counted from the last id, the most recent one, so that lists of any length agree on
-    what is recent. Layers are normalised at their beginning, and the last one's result is left as
-    it is: at its heart this is the mean of the vectors, to which the layers add.
+    what is recent. No norm follows the last layer: this is the mean of the vectors, to which the
+    layers add.
 
-    Source: Vaswani et al., "Attention is all you need", NIPS 2017; Xiong et al., "On layer
-        normalization in the transformer architecture", ICML 2020, for the place of the norm; for
-        histories Kang and McAuley, "Self-attentive sequential recommendation", ICDM 2018.
+    Source: Kang and McAuley, "Self-attentive sequential recommendation", ICDM 2018, for vectors of
+        places in histories; theirs ends in the last id's vector, not in the mean.
     """
 
     def __init__(self, config: TransformerConfig, *, width: int, max_length: int) -> None:
         super().__init__()
         self.positions_LW = nn.Parameter(torch.randn(max_length, width) * _POSITION_INIT_STD)
         self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                width,
-                config.num_heads,
-                dim_feedforward=4 * width,
-                dropout=config.dropout,
-                batch_first=True,
-                norm_first=True,
-            )
+            SelfAttentionLayer(width=width, num_heads=config.num_heads, dropout=config.dropout)
             for _ in range(config.num_layers)
         )
 
@@ -101,9 +128,9 @@ class HistoryTransformer(HistoryEncoder):
         places_L = torch.arange(max_length, device=states_BLW.device)
         is_id_BL = places_L < lists.lengths_B.unsqueeze(1)
         # an empty list sees its first place, because attention to nothing is not a number
-        is_hidden_BL = ~is_id_BL & (places_L > 0)
+        is_seen_BL = is_id_BL | (places_L == 0)
         for layer in self.layers:
-            states_BLW = layer(states_BLW, src_key_padding_mask=is_hidden_BL)
+            states_BLW = layer(states_BLW, is_seen_BL=is_seen_BL)
         sums_BW = (states_BLW * is_id_BL.unsqueeze(2)).sum(1)
         return sums_BW / lists.lengths_B.clamp(min=1).unsqueeze(1)
 

@@ -27,7 +27,7 @@ class TransformerConfig(Section):
     encoder: Literal["transformer"]
     num_layers: int = Field(1, ge=1, description="one on the other")
     num_heads: int = Field(2, ge=1, description="of each layer; they divide the vectors' width")
-    dropout: float = Field(0.0, ge=0, lt=1, description="in the layers, in training")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of what layers add, in training")
 
 
 AnyHistory = Annotated[TargetAttentionConfig | TransformerConfig, Field(discriminator="encoder")]

@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 
 from embeddings.lists import VectorLists
 from trainer.histories import Histories, HistoryEncoder, HistoryTransformer, TargetAttention
 from trainer.history_config import TargetAttentionConfig, TransformerConfig
 
-WIDTH, MAX_LENGTH = 6, 5
+WIDTH, NUM_HEADS, MAX_LENGTH = 6, 3, 5
 LENGTHS = [3, 0, 5, 1, 0, 2, 0]  # the last ones are padding
 
 
@@ -29,7 +28,7 @@ def make(word: str) -> HistoryEncoder:
         encoder = TargetAttention(attention, width=WIDTH)
     else:
         config = TransformerConfig.model_validate(
-            {"encoder": word, "num_layers": 2, "num_heads": 3}
+            {"encoder": word, "num_layers": 2, "num_heads": NUM_HEADS}
         )
         encoder = HistoryTransformer(config, width=WIDTH, max_length=MAX_LENGTH)
     with torch.no_grad():
@@ -78,17 +77,15 @@ def naive_transformer(encoder: Any, ids: Tensor, target: Tensor) -> Tensor:
         return torch.zeros(WIDTH, dtype=torch.float64)
     states = [ids[at] + encoder.positions_LW[len(ids) - 1 - at] for at in range(len(ids))]
     for layer in encoder.layers:
-        attention, width = layer.self_attn, WIDTH // layer.self_attn.num_heads
-        rows = []
-        for state in states:
-            normed = functional.layer_norm(
-                state, (WIDTH,), layer.norm1.weight, layer.norm1.bias, 1e-5
-            )
-            rows.append((attention.in_proj_weight @ normed + attention.in_proj_bias).chunk(3))
+        width = WIDTH // NUM_HEADS
+        rows = [
+            (layer.queries_keys_values.weight @ layer.attention_norm(state)).chunk(3)
+            for state in states
+        ]
         mixed = []
         for query, _, _ in rows:
             heads = []
-            for head in range(attention.num_heads):
+            for head in range(NUM_HEADS):
                 part = slice(head * width, (head + 1) * width)
                 scores = torch.stack([query[part] @ key[part] for _, key, _ in rows])
                 shares = torch.softmax(scores / math.sqrt(width), 0)
@@ -98,10 +95,9 @@ def naive_transformer(encoder: Any, ids: Tensor, target: Tensor) -> Tensor:
                         for share, (_, _, value) in zip(shares, rows, strict=True)
                     )
                 )
-            mixed.append(attention.out_proj(torch.cat(heads)))
+            mixed.append(layer.mixture(torch.cat(heads)))
         states = [state + one for state, one in zip(states, mixed, strict=True)]
-        wide = [layer.linear1(layer.norm2(state)).clamp(min=0) for state in states]
-        states = [state + layer.linear2(one) for state, one in zip(states, wide, strict=True)]
+        states = [state + layer.tower(layer.tower_norm(state)) for state in states]
     return torch.stack(states).mean(0)
 
 
