@@ -144,7 +144,7 @@ class Recipe(Section):
                 self._check_rows(name, item)
         self._check_pooling()
         check_model(self.model, data=self.data, id_widths=self.id_widths())
-        check_balance(self.balance, data=self.data)
+        check_balance(self.balance, data=self.data, model=self.model)
         return self
 
     def _check_pooling(self) -> None:
