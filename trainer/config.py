@@ -148,7 +148,7 @@ class Recipe(Section):
             self.model, data=self.data, tables=self.embeddings.tables, table_of_feature=used
         )
         check_model(self.model, data=self.data, id_widths=self.id_widths())
-        check_balance(self.balance, data=self.data)
+        check_balance(self.balance, data=self.data, model=self.model)
         return self
 
     def _check_pooling(self) -> None:

@@ -9,18 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
-from data_loaders.loader import InteractionLoader
 from data_loaders.storage import locate
-from data_loaders.streams import Cursor
 from embeddings.planner import is_table
 from tests.helpers.checkpoints import read_tensors
 from tests.helpers.logs import toy_recipe, write_toy_log
 from tests.helpers.ranks import run_ranks
+from tests.helpers.runs import batches_of_rank
 from trainer.build import build_sharded_model
 from trainer.checkpoint import Checkpoints
 from trainer.config import Recipe
@@ -51,16 +49,8 @@ def build(recipe: Recipe) -> DistributedModelParallel:
 def outputs_of_steps(recipe: Recipe, model: DistributedModelParallel) -> Tensor:
     """Trains for some steps: the outputs of each, (steps, B, T)."""
     optimizer = build_optimizer(model, config=recipe.optimizer)
-    loader = InteractionLoader(
-        recipe.data,
-        split="train",
-        num_rows=recipe.num_rows_of_feature(),
-        seed=0,
-        rank=dist.get_rank(),
-        world_size=dist.get_world_size(),
-    )
     found = []
-    for batch in loader.batches(start=Cursor(), num_steps=5):
+    for batch in batches_of_rank(recipe, num_steps=5):
         optimizer.zero_grad()
         loss, output = model(batch)
         loss.backward()
