@@ -92,5 +92,5 @@ def _check_table(name: str, table: TableConfig, *, model: ModelConfig, data: Dat
     if table.pooling != "sum" and not pooled:
         raise ValueError(
             f"embeddings.tables.{name}.pooling: {table.pooling} has nothing to pool, because all "
-            "lists of this table are in model.histories; remove it"
+            "lists of this table are in model.histories; use sum, the default"
         )

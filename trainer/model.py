@@ -1,8 +1,9 @@
 """The model: pooled embeddings and dense features through the architecture to each task's output.
 
-    ids -+> tables ---------------+
-         +> sequences > histories +> input layer -> architecture.shared -> fan-out
-    dense_BD ---------------------+                    -> architecture.outputs -> loss
+    ids -+-> tables -----------------+
+         +-> sequences -> histories -+-> input layer -> architecture.shared -> fan-out -+
+    dense_BD ------------------------+                                                  |
+                                                  loss <- architecture.outputs <--------+
 
 Shape legend: B examples on this rank, D dense features, K outputs of all tasks, T tasks.
 """
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
-from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedTensor
+from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 
 from data_loaders.batch import InteractionBatch, single_ids
 from data_loaders.skipping import Skipped
@@ -127,14 +128,12 @@ class Towers(nn.Module):
 
     def forward(
         self,
-        pooled: KeyedTensor,
+        pooled: KeyedTensor | None,
         batch: InteractionBatch,
         sequences: Sequence[Mapping[str, JaggedTensor]] = (),
     ) -> tuple[Tensor, StepOutput]:
         """The loss over all ranks, and what the step leaves behind."""
-        vectors = pooled
-        if self.histories is not None:
-            vectors = self.histories(pooled, sequences, batch.ids)
+        vectors = self._vectors(pooled, batch.ids, sequences)
         inputs = self.input_layer(vectors, batch.dense_BD)
         with torch.autocast(batch.dense_BD.device.type, torch.bfloat16, enabled=self._is_bfloat16):
             shared = self.architecture.shared(inputs)
@@ -174,6 +173,25 @@ class Towers(nn.Module):
             skipped=batch.skipped,
         )
         return loss, output
+
+    def _vectors(
+        self,
+        pooled: KeyedTensor | None,
+        ids: KeyedJaggedTensor,
+        sequences: Sequence[Mapping[str, JaggedTensor]],
+    ) -> KeyedTensor:
+        """One vector of each feature and example.
+
+        Args:
+            pooled: of the tables that pool, None if there are none.
+            ids: of the batch.
+            sequences: of all other tables, the vectors of each id.
+        """
+        if self.histories is None:
+            assert pooled is not None, "without histories all tables pool"
+            return pooled
+        vectors: KeyedTensor = self.histories(pooled, sequences, ids)
+        return vectors
 
     def _balanced(self, losses_T: Tensor, *, means_T: Tensor) -> Tensor:
         """What the balancing method makes of the tasks' weighted losses."""

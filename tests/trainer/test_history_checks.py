@@ -120,7 +120,7 @@ def test_a_mean_of_nothing_is_refused() -> None:
     tags = {"tags": TRANSFORMER}
     assert refusal(tags) == (
         "embeddings.tables.tags.pooling: mean has nothing to pool, because all lists of this table "
-        "are in model.histories; remove it"
+        "are in model.histories; use sum, the default"
     )
     assert build(tags, "embeddings.tables.tags.pooling=sum")
     assert build(tags, "data.features.again={kind: id_list, column: tags, table: tags}")
