@@ -52,10 +52,18 @@ class VectorLists:
         """The means over each list, float32 (B, W); 0 for an empty one."""
         return self.summed(values_NW) / self.lengths_B.clamp(min=1).unsqueeze(1)
 
-    def padded(self, length: int) -> Tensor:
+    def places(self) -> Tensor:
+        """int64 (N,): of each vector in its list, counted from the last one, which has 0."""
+        ends_N = self.lengths_B.cumsum(0)[self.rows_N]
+        return ends_N - 1 - torch.arange(len(ends_N), device=ends_N.device)
+
+    def padded(self, values_NW: Tensor, *, length: int) -> Tensor:
         """float32 (B, length, W), the last vector of each list first, zeros behind the first."""
-        before_B = self.lengths_B.cumsum(0) - 1  # the place in N of the last one
-        order_N = torch.arange(len(self.rows_N), device=self.rows_N.device)
-        zeros_BLW = self.vectors_NW.new_zeros(len(before_B), length, self.vectors_NW.shape[1])
-        places = (self.rows_N, before_B[self.rows_N] - order_N)
-        return zeros_BLW.index_put(places, self.vectors_NW)
+        zeros_XW = values_NW.new_zeros(len(self.lengths_B) * length, values_NW.shape[1])
+        padded_XW = zeros_XW.index_copy(0, self.rows_N * length + self.places(), values_NW)
+        return padded_XW.unflatten(0, (-1, length))
+
+    def unpadded(self, padded_BLW: Tensor) -> Tensor:
+        """float32 (N, W): those of `padded` that stand for a vector of a list."""
+        places_N = self.rows_N * padded_BLW.shape[1] + self.places()
+        return padded_BLW.flatten(0, 1).index_select(0, places_N)

@@ -90,17 +90,27 @@ class SelfAttentionLayer(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, states_BLW: Tensor, *, is_seen_BL: Tensor) -> Tensor:
-        """float32 (B, L, W); some place of each list must be seen."""
-        normed_BLW = self.attention_norm(states_BLW)
-        parts = self.queries_keys_values(normed_BLW).unflatten(2, (3, self._num_heads, -1))
-        queries, keys, values = parts.permute(2, 0, 3, 1, 4)
+    def forward(self, states_NW: Tensor, *, lists: VectorLists, max_length: int) -> Tensor:
+        """float32 (N, W); only the attention itself is computed over lists of one length.
+
+        Args:
+            states_NW: float32.
+            lists: which of them belong together.
+            max_length: L, of a list.
+        """
+        projected_NW = self.queries_keys_values(self.attention_norm(states_NW))
+        padded_BLW = lists.padded(projected_NW, length=max_length)
+        parts = padded_BLW.unflatten(2, (3, self._num_heads, -1)).permute(2, 0, 3, 1, 4)
+        queries, keys, values = parts
+        places_L = torch.arange(max_length, device=states_NW.device)
+        # an empty list sees its first place, because attention to nothing is not a number
+        is_seen_BL = places_L < lists.lengths_B.clamp(min=1).unsqueeze(1)
         heads = functional.scaled_dot_product_attention(
             queries, keys, values, attn_mask=is_seen_BL[:, None, None, :]
         )
-        mixed_BLW = self.mixture(heads.transpose(1, 2).flatten(2))
-        states_BLW = states_BLW + self.dropout(mixed_BLW)
-        return states_BLW + self.dropout(self.tower(self.tower_norm(states_BLW)))
+        mixed_NW = self.mixture(lists.unpadded(heads.transpose(1, 2).flatten(2)))
+        states_NW = states_NW + self.dropout(mixed_NW)
+        return states_NW + self.dropout(self.tower(self.tower_norm(states_NW)))
 
 
 class HistoryTransformer(HistoryEncoder):
@@ -123,16 +133,10 @@ class HistoryTransformer(HistoryEncoder):
         )
 
     def forward(self, lists: VectorLists, target_BW: Tensor | None) -> Tensor:
-        max_length = len(self.positions_LW)
-        states_BLW = lists.padded(max_length) + self.positions_LW
-        places_L = torch.arange(max_length, device=states_BLW.device)
-        is_id_BL = places_L < lists.lengths_B.unsqueeze(1)
-        # an empty list sees its first place, because attention to nothing is not a number
-        is_seen_BL = is_id_BL | (places_L == 0)
+        states_NW = lists.vectors_NW + self.positions_LW[lists.places()]
         for layer in self.layers:
-            states_BLW = layer(states_BLW, is_seen_BL=is_seen_BL)
-        sums_BW = (states_BLW * is_id_BL.unsqueeze(2)).sum(1)
-        return sums_BW / lists.lengths_B.clamp(min=1).unsqueeze(1)
+            states_NW = layer(states_NW, lists=lists, max_length=len(self.positions_LW))
+        return lists.mean(states_NW)
 
 
 class Histories(nn.Module):

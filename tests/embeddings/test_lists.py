@@ -19,11 +19,14 @@ def test_sums_means_and_places_are_those_of_each_list(lengths: list[int]) -> Non
     jagged = JaggedTensor(values=vectors, lengths=torch.tensor(lengths, dtype=torch.int32))
     lists = VectorLists.of(jagged)
     sums_BW, means_BW = lists.summed(vectors), lists.mean(vectors)
-    padded_BLW = lists.padded(MAX_LENGTH)
+    padded_BLW = lists.padded(vectors, length=MAX_LENGTH)
+    assert torch.equal(lists.unpadded(padded_BLW), vectors)
     assert lists.lengths_B.tolist() == lengths
     for row, part in enumerate(vectors.split(lengths)):
         torch.testing.assert_close(sums_BW[row], part.sum(0))
         torch.testing.assert_close(means_BW[row] * max(1, len(part)), part.sum(0))
         assert torch.equal(padded_BLW[row, : len(part)], part.flip(0))
         assert not padded_BLW[row, len(part) :].any()
+        places = lists.places()[sum(lengths[:row]) :][: len(part)]
+        assert places.tolist() == list(reversed(range(len(part))))
         assert lists.rows_N[sum(lengths[:row]) :][: len(part)].tolist() == [row] * len(part)
