@@ -7,8 +7,8 @@
 A table lies either among the `tables`, whose lookup pools, or among the `sequences`, which look up
 ids one by one because some list of the table is encoded. So a row has one update a step.
 
-Shape legend: B examples on this rank, L ids of the longest list, N ids of a feature in the batch,
-W width of a vector.
+Shape legend: B examples on this rank, L the list's max_length, N ids of a feature in the batch, W
+width of a vector.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class TargetAttention(HistoryEncoder):
 
     def forward(self, lists: VectorLists, target_BW: Tensor | None) -> Tensor:
         assert target_BW is not None
-        ids_NW, target_NW = lists.vectors_NW, target_BW[lists.rows_N]
+        ids_NW, target_NW = lists.vectors_NW, target_BW.index_select(0, lists.rows_N)
         pairs = [ids_NW, target_NW, ids_NW * target_NW, ids_NW - target_NW]
         return lists.summed(self.unit(torch.cat(pairs, dim=1)) * ids_NW)
 
@@ -133,7 +133,7 @@ class HistoryTransformer(HistoryEncoder):
         )
 
     def forward(self, lists: VectorLists, target_BW: Tensor | None) -> Tensor:
-        states_NW = lists.vectors_NW + self.positions_LW[lists.places()]
+        states_NW = lists.vectors_NW + self.positions_LW.index_select(0, lists.places())
         for layer in self.layers:
             states_NW = layer(states_NW, lists=lists, max_length=len(self.positions_LW))
         return lists.mean(states_NW)

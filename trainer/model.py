@@ -99,7 +99,8 @@ class Towers(nn.Module):
         histories: makes a vector of each list that the tables do not pool; None if they pool all.
         l2: of the vectors that are looked up, for each example.
         rows_per_batch: examples of a full batch, over all ranks.
-        is_bfloat16: whether the architecture computes in bfloat16, where PyTorch's autocast does.
+        is_bfloat16: whether architecture and histories compute in bfloat16, where PyTorch's
+            autocast does.
     """
 
     def __init__(
@@ -190,7 +191,8 @@ class Towers(nn.Module):
         if self.histories is None:
             assert pooled is not None, "without histories all tables pool"
             return pooled
-        vectors: KeyedTensor = self.histories(pooled, sequences, ids)
+        with torch.autocast(ids.device().type, torch.bfloat16, enabled=self._is_bfloat16):
+            vectors: KeyedTensor = self.histories(pooled, sequences, ids)
         return vectors
 
     def _balanced(self, losses_T: Tensor, *, means_T: Tensor) -> Tensor:

@@ -161,6 +161,21 @@ def test_dropout_is_for_training_alone() -> None:
     torch.testing.assert_close(one, two)
 
 
+@pytest.mark.parametrize("word", sorted(NAIVE))
+def test_bfloat16_stays_near_float32(word: str) -> None:
+    """As `Towers` computes it; vectors and gradients stay float32."""
+    encoder = make(word).float()
+    vectors, target_BW = drawn()
+    vectors = [item.float() for item in vectors]
+    exact_BW = encoded(encoder, vectors, target_BW.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        rough_BW = encoded(encoder, vectors, target_BW.float())
+    assert rough_BW.dtype == torch.float32
+    torch.testing.assert_close(rough_BW, exact_BW, rtol=0.05, atol=0.1)
+    gradients = torch.autograd.grad(rough_BW.square().sum(), list(encoder.parameters()))
+    assert all(bool(item.isfinite().all()) for item in gradients)
+
+
 def test_lists_beside_an_encoded_one_are_pooled() -> None:
     """Sums, with weights or without, and means; in the order of the keys; targets are pooled."""
     vectors, _ = drawn()
