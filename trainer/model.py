@@ -99,7 +99,7 @@ class Towers(nn.Module):
         histories: makes a vector of each list that the tables do not pool; None if they pool all.
         l2: of the vectors that are looked up, for each example.
         rows_per_batch: examples of a full batch, over all ranks.
-        is_bfloat16: whether architecture and histories compute in bfloat16, where PyTorch's
+        is_bfloat16: whether all behind the lookup computes in bfloat16, where PyTorch's
             autocast does.
     """
 
@@ -135,8 +135,8 @@ class Towers(nn.Module):
     ) -> tuple[Tensor, StepOutput]:
         """The loss over all ranks, and what the step leaves behind."""
         vectors = self._vectors(pooled, batch.ids, sequences)
-        inputs = self.input_layer(vectors, batch.dense_BD)
         with torch.autocast(batch.dense_BD.device.type, torch.bfloat16, enabled=self._is_bfloat16):
+            inputs = self.input_layer(vectors, batch.dense_BD)
             shared = self.architecture.shared(inputs)
             # float32, so that the tasks' gradients meet in float32
             copies = self.fan_out(tuple(item.float() for item in shared))
