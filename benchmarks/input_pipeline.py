@@ -38,6 +38,7 @@ from data_loaders.loader import InteractionLoader
 from data_loaders.row_groups import locate_root, read_columns
 from data_loaders.synthetic import SCENARIOS, generate
 from trainer.config import Recipe
+from trainer.fitting import fitted_recipe
 
 CPU = torch.device("cpu")
 
@@ -124,7 +125,7 @@ def run_input_benchmark(
 
 
 def _measure(recipe: Recipe, settings: InputSettings, tell: ProgressCallback) -> dict[str, Any]:
-    recipe = recipe.fitted()
+    recipe = fitted_recipe(recipe)
     num_workers = settings.num_workers or len(os.sched_getaffinity(0))
     log = _log(recipe)
     samples = _samples(

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from data_loaders.config import DataConfig, IdFeature, IdListFeature, Section
-from data_loaders.errors import InputError, did_you_mean
+from data_loaders.errors import did_you_mean
 from data_loaders.prepare_config import PrepareConfig
 from embeddings.config import EmbeddingsConfig, TableConfig, owned_tables
 from trainer.balance_checks import check_balance
@@ -234,29 +234,6 @@ class Recipe(Section):
             name: self.embeddings.tables[table].num_rows
             for name, table in self.table_of_feature().items()
         }
-
-    def fitted(self) -> Recipe:
-        """The recipe with what it leaves to the training split filled in; at no cost where nothing
-        is left.
-
-        A run that has begun has vocabularies of its own, should the data set have lost them.
-
-        Raises:
-            InputError: the data set does not know it.
-        """
-        from data_loaders.fitting import fitted  # brings pandas, which takes a third of a second
-
-        num_rows = self.num_rows_of_feature()
-        try:
-            data = fitted(self.data, num_rows=num_rows)
-        except InputError:
-            from trainer.vocabularies import begun_with
-
-            data = begun_with(self).data
-            if data is self.data:
-                raise
-            data = fitted(data, num_rows=num_rows)
-        return self.model_copy(update={"data": data})
 
 
 def _check_shared_table(

@@ -33,6 +33,7 @@ from trainer.evaluate import (
     final_split,
     selection_score,
 )
+from trainer.fitting import fitted_recipe
 from trainer.init_from import start_from
 from trainer.log_files import changes_since_begun, check_ranks_agree
 from trainer.losses import NonFiniteLossError
@@ -64,7 +65,7 @@ def train(recipe: Recipe, *, listener: Listener | None = None) -> None:
     """
     with joined_ranks() as runtime:
         listener = listener if runtime.rank == 0 else None
-        _Training(recipe.fitted(), runtime, listener=listener).run()
+        _Training(fitted_recipe(recipe), runtime, listener=listener).run()
 
 
 class _Training:
