@@ -79,12 +79,13 @@ def train(
     from cluster.preflight import check_log, print_dry_run, resolve, say_where_it_goes_on
     from data_loaders.storage import locate
     from data_loaders.streams import check_world_size
+    from trainer.fitting import fitted_recipe
     from trainer.run_folder import read_summary
 
     resolved = resolve(recipe, overrides or [])
     if resolved.data.root is not None or not dry_run:
         check_log(resolved)
-        resolved = resolved.fitted()
+        resolved = fitted_recipe(resolved)
     check_world_size(num_streams=resolved.data.num_streams, world_size=workers or 1)
     if dry_run:
         print_dry_run(resolved, num_workers=workers)

@@ -70,7 +70,9 @@ class IdFeature(Section):
 
 
 class IdListFeature(Section):
-    """A list of ids per example, looked up and pooled; an empty or missing list pools to zeros."""
+    """A list of ids per example, looked up and pooled, or encoded; an empty or missing list gives
+    zeros.
+    """
 
     kind: Literal["id_list"]
     column: str | None = None

@@ -8,12 +8,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
 from torchrec.distributed.planner.types import PlannerError
-from torchrec.distributed.types import BoundsCheckMode, ShardingEnv, ShardingPlan, ShardingType
+from torchrec.distributed.types import (
+    BoundsCheckMode,
+    ModuleSharder,
+    ShardingEnv,
+    ShardingPlan,
+    ShardingType,
+)
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
@@ -86,7 +93,7 @@ def plan_tables(
         debug=False,
     )
     try:
-        return planner.plan(model, [TableSharder()])
+        return planner.plan(model, _sharders())
     except PlannerError as error:
         raise InputError(
             f"embeddings.tables: no sharding plan fits {world_size} {device_type} ranks "
@@ -128,13 +135,13 @@ def shard_model(
         device=device,
         plan=plan,
         env=ShardingEnv.from_process_group(dist.group.WORLD),
-        sharders=[TableSharder()],
+        sharders=_sharders(),
     )
 
 
 def is_table(parameter_name: str) -> bool:
     """Whether a parameter of a model, sharded or not, is an embedding table."""
-    return ".embedding_bags." in parameter_name
+    return ".embedding_bags." in parameter_name or ".embeddings." in parameter_name
 
 
 def readable_name(parameter_name: str) -> str:
@@ -142,6 +149,10 @@ def readable_name(parameter_name: str) -> str:
     if not is_table(parameter_name):
         return parameter_name
     return f"tables.{parameter_name.split('.')[-2].removeprefix(module_name(''))}"
+
+
+def _sharders() -> list[ModuleSharder[Any]]:
+    return [TableSharder(), EmbeddingCollectionSharder()]
 
 
 def _constraints(table: TableConfig, world_size: int) -> ParameterConstraints:

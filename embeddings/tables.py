@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
-from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
-from torchrec.modules.embedding_modules import EmbeddingBagCollection
+from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
+from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 
 from embeddings.config import TableConfig, owned_name
 
@@ -77,19 +77,51 @@ def build_tables(
     )
 
 
+def build_sequences(
+    tables: Mapping[str, TableConfig],
+    *,
+    keys: Sequence[str],
+    table_of_feature: Mapping[str, str],
+    owners: Sequence[str | None] = (None,),
+) -> list[EmbeddingCollection]:
+    """Declares tables whose ids are looked up one by one; arguments as of `build_tables`.
+
+    One collection for each width, because TorchRec's has one width.
+    """
+    return [
+        EmbeddingCollection(
+            device=torch.device("meta"),
+            tables=[
+                EmbeddingConfig(
+                    name=module_name(owned_name(name, owner=owner)),
+                    num_embeddings=table.num_rows,
+                    embedding_dim=table.dim,
+                    feature_names=[key for key in keys if table_of_feature[key] == name],
+                    init_fn=nn.init.zeros_,
+                )
+                for owner in owners
+                for name, table in tables.items()
+                if table.dim == dim
+            ],
+        )
+        for dim in sorted({table.dim for table in tables.values()})
+    ]
+
+
 @torch.no_grad()
 def initialise_tables(
     parameters: Mapping[str, Tensor | ShardedTensor], *, seed: int, std: float
 ) -> None:
-    """Draws the tables' first values from N(0, std): the same values however the tables are cut.
+    """Draws the tables' first values from N(0, std): the same values however the tables are cut,
+    and whether their ids are pooled or looked up one by one.
 
     Args:
-        parameters: `state_dict` entries of the tables, `....embedding_bags.NAME.weight`, sharded or
-            whole.
+        parameters: `state_dict` entries of the tables, `....NAME.weight`, sharded or whole.
         seed: of the run.
         std: standard deviation.
     """
-    for index, (_, parameter) in enumerate(sorted(parameters.items())):
+    by_table = {".".join(key.split(".")[-2:]): item for key, item in parameters.items()}
+    for index, (_, parameter) in enumerate(sorted(by_table.items())):
         table_size = (parameter.size(0), parameter.size(1))
         blocks = [(parameter, [0, 0])]
         if isinstance(parameter, ShardedTensor):

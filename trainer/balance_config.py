@@ -28,6 +28,8 @@ class BalanceConfig(Section):
 
     # logarithms and ratios of losses, or a share of each: of no use where a loss may be negative
     needs_positive_losses: ClassVar[bool] = False
+    # by what they are at the parts that tasks share
+    weighs_gradients: ClassVar[bool] = False
 
     method: str
     relation: RelationConfig | None = Field(
@@ -77,7 +79,13 @@ class FamoConfig(BalanceConfig):
     decay: float = Field(0.001, ge=0, description="of the weights' logits")
 
 
-class GradnormConfig(BalanceConfig):
+class GradientConfig(BalanceConfig):
+    """What the methods have that weigh the tasks' gradients."""
+
+    weighs_gradients: ClassVar[bool] = True
+
+
+class GradnormConfig(GradientConfig):
     """Weights under which tasks that learn slowly have the larger gradients."""
 
     needs_positive_losses: ClassVar[bool] = True
@@ -89,13 +97,13 @@ class GradnormConfig(BalanceConfig):
     learning_rate: float = Field(0.025, gt=0, description="of the weights' logarithms")
 
 
-class PcgradConfig(BalanceConfig):
+class PcgradConfig(GradientConfig):
     """From each task's gradient, what goes against another task's is taken away."""
 
     method: Literal["pcgrad"] = "pcgrad"
 
 
-class GradvacConfig(BalanceConfig):
+class GradvacConfig(GradientConfig):
     """Gradients are turned towards each other, until they are as alike as they usually are."""
 
     method: Literal["gradvac"] = "gradvac"
@@ -104,13 +112,13 @@ class GradvacConfig(BalanceConfig):
     )
 
 
-class MgdaConfig(BalanceConfig):
+class MgdaConfig(GradientConfig):
     """The shortest mean of the gradients: no task's loss rises along it."""
 
     method: Literal["mgda"] = "mgda"
 
 
-class CagradConfig(BalanceConfig):
+class CagradConfig(GradientConfig):
     """Near the gradients' mean, the direction that serves the worst served task best."""
 
     method: Literal["cagrad"] = "cagrad"
@@ -119,13 +127,13 @@ class CagradConfig(BalanceConfig):
     )
 
 
-class NashConfig(BalanceConfig):
+class NashConfig(GradientConfig):
     """The direction that the tasks agree on when each bargains for its own gain."""
 
     method: Literal["nash_mtl"] = "nash_mtl"
 
 
-class ImtlConfig(BalanceConfig):
+class ImtlConfig(GradientConfig):
     """The direction that is equally far along every task's gradient."""
 
     method: Literal["imtl"] = "imtl"
@@ -134,7 +142,7 @@ class ImtlConfig(BalanceConfig):
     )
 
 
-class AlignedConfig(BalanceConfig):
+class AlignedConfig(GradientConfig):
     """Gradients are made orthogonal and equally long, as near to what they are as possible."""
 
     method: Literal["aligned_mtl"] = "aligned_mtl"

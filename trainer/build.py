@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import ShardingPlan
+from torchrec.modules.embedding_modules import EmbeddingBagCollection
 
 from data_loaders.batch import id_feature_names
+from data_loaders.config import IdListFeature
 from data_loaders.errors import InputError
 from embeddings.planner import is_table, plan_tables, readable_name, shard_model
-from embeddings.tables import build_tables, initialise_tables, pooled_names
+from embeddings.tables import build_sequences, build_tables, initialise_tables, pooled_names
 from trainer.architectures import build_architecture
 from trainer.architectures.architecture import Architecture, Sizes
 from trainer.balancing import build_balancer
 from trainer.balancing.fan_out import FanOut
 from trainer.balancing.relation import TaskRelation
 from trainer.config import Recipe
+from trainer.histories import Histories, build_histories
 from trainer.inputs import InputLayer
 from trainer.interactions import build_interaction
 from trainer.losses import TaskSet
@@ -37,8 +41,8 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
         group: the ranks, for what the tasks' gradients are balanced by.
     """
     torch.manual_seed(recipe.run.seed)
-    keys, table_of_feature = id_feature_names(recipe.data), recipe.table_of_feature()
-    input_layer, tasks = _build_input_layer(recipe, keys=keys), TaskSet(recipe.data)
+    keys, tasks = id_feature_names(recipe.data), TaskSet(recipe.data)
+    input_layer = _build_input_layer(recipe, keys=keys)
     architecture = build_architecture(
         recipe.model,
         sizes=Sizes(
@@ -50,12 +54,12 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
     )
     balancer = build_balancer(recipe.balance, tasks=tasks.losses, seed=recipe.run.seed)
     return MultiTaskModel(
-        tables=build_tables(
-            recipe.embeddings.tables,
+        tables=_build_tables(recipe, keys=keys),
+        sequences=build_sequences(
+            recipe.unpooled_tables(),
             keys=keys,
-            table_of_feature=table_of_feature,
+            table_of_feature=recipe.table_of_feature(),
             owners=recipe.table_owners(),
-            is_weighted=recipe.data.has_id_weights,
         ),
         towers=Towers(
             input_layer=input_layer,
@@ -63,10 +67,26 @@ def build_model(recipe: Recipe, *, group: dist.ProcessGroup | None = None) -> Mu
             fan_out=FanOut(balancer, group=group),
             tasks=tasks,
             relation=_build_relation(recipe, architecture=architecture),
+            histories=_build_histories(recipe, keys=keys),
             l2=recipe.optimizer.tables.l2,
             rows_per_batch=recipe.data.batch_size * recipe.data.rows_per_example,
             is_bfloat16=recipe.run.precision == "bfloat16",
         ),
+    )
+
+
+def _build_tables(recipe: Recipe, *, keys: Sequence[str]) -> EmbeddingBagCollection | None:
+    """The tables whose lookup pools, if there are any."""
+    unpooled, tables = recipe.unpooled_tables(), recipe.embeddings.tables
+    pooled = {name: table for name, table in tables.items() if name not in unpooled}
+    if not pooled:
+        return None
+    return build_tables(
+        pooled,
+        keys=keys,
+        table_of_feature=recipe.table_of_feature(),
+        owners=recipe.table_owners(),
+        is_weighted=recipe.data.has_id_weights,
     )
 
 
@@ -77,6 +97,26 @@ def _build_relation(recipe: Recipe, *, architecture: Architecture) -> TaskRelati
         return None
     return TaskRelation(
         config, towers=architecture.task_towers(), architecture=recipe.model.architecture
+    )
+
+
+def _build_histories(recipe: Recipe, *, keys: Sequence[str]) -> Histories | None:
+    """What makes a vector of each list that is not pooled, if the recipe has any."""
+    if not recipe.model.histories:
+        return None
+    lists = {
+        name: feature
+        for name, feature in recipe.data.features.items()
+        if isinstance(feature, IdListFeature)
+    }
+    used, tables = recipe.table_of_feature(), recipe.embeddings.tables
+    names = pooled_names(keys, table_of_feature=used, owners=recipe.table_owners())
+    return build_histories(
+        recipe.model.histories,
+        features=dict(zip(names, itertools.cycle(keys), strict=False)),
+        widths=recipe.id_widths(),
+        max_lengths={name: item.max_length for name, item in lists.items()},
+        means=[name for name in lists if tables[used[name]].pooling == "mean"],
     )
 
 

@@ -21,11 +21,12 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from data_loaders.config import DataConfig, IdFeature, IdListFeature, Section
-from data_loaders.errors import InputError, did_you_mean
+from data_loaders.errors import did_you_mean
 from data_loaders.prepare_config import PrepareConfig
 from embeddings.config import EmbeddingsConfig, TableConfig, owned_tables
 from trainer.balance_checks import check_balance
 from trainer.balance_config import BALANCE_STATE, AnyBalance, StaticConfig
+from trainer.history_checks import check_histories
 from trainer.model_checks import check_model
 from trainer.model_config import AnyModel, SharedBottomConfig
 from trainer.optimizer_config import OptimizerConfig
@@ -143,8 +144,11 @@ class Recipe(Section):
             if isinstance(item, IdFeature | IdListFeature):
                 self._check_rows(name, item)
         self._check_pooling()
+        check_histories(
+            self.model, data=self.data, tables=self.embeddings.tables, table_of_feature=used
+        )
         check_model(self.model, data=self.data, id_widths=self.id_widths())
-        check_balance(self.balance, data=self.data)
+        check_balance(self.balance, data=self.data, model=self.model)
         return self
 
     def _check_pooling(self) -> None:
@@ -211,6 +215,12 @@ class Recipe(Section):
         """All tables of the model, with those that each task has of its own."""
         return owned_tables(self.embeddings.tables, owners=self.table_owners())
 
+    def unpooled_tables(self) -> dict[str, TableConfig]:
+        """Tables whose ids are looked up one by one, because a list of theirs is encoded."""
+        used = self.table_of_feature()
+        unpooled = {used[name] for name in self.model.histories}
+        return {name: item for name, item in self.embeddings.tables.items() if name in unpooled}
+
     def id_widths(self) -> dict[str, int]:
         """The width of the vectors of each `id` and `id_list` feature."""
         return {
@@ -224,29 +234,6 @@ class Recipe(Section):
             name: self.embeddings.tables[table].num_rows
             for name, table in self.table_of_feature().items()
         }
-
-    def fitted(self) -> Recipe:
-        """The recipe with what it leaves to the training split filled in; at no cost where nothing
-        is left.
-
-        A run that has begun has vocabularies of its own, should the data set have lost them.
-
-        Raises:
-            InputError: the data set does not know it.
-        """
-        from data_loaders.fitting import fitted  # brings pandas, which takes a third of a second
-
-        num_rows = self.num_rows_of_feature()
-        try:
-            data = fitted(self.data, num_rows=num_rows)
-        except InputError:
-            from trainer.vocabularies import begun_with
-
-            data = begun_with(self).data
-            if data is self.data:
-                raise
-            data = fitted(data, num_rows=num_rows)
-        return self.model_copy(update={"data": data})
 
 
 def _check_shared_table(

@@ -46,13 +46,16 @@ def start_from(
             other rows.
     """
     location = chosen_checkpoint(locate(config.run))
-    state_dict = sorted(model.state_dict().items())
-    ours = {readable_name(key): (key, item) for key, item in state_dict}
+    ours = {readable_name(key): item for key, item in sorted(model.state_dict().items())}
     chosen = _chosen(list(ours), config)
     sizes = read_sizes(location)
-    _check_sizes({name: ours[name] for name in chosen}, sizes=sizes, location=location)
+    # a table may be pooled there and looked up id by id here, and has another key then
+    keys = [key.removeprefix("model.") for key in sizes if key.startswith("model.")]
+    theirs = {readable_name(key): key for key in keys}
+    found = {name: sizes[f"model.{key}"] for name, key in theirs.items()}
+    _check_sizes({name: ours[name] for name in chosen}, sizes=found, location=location)
     _check_meanings(location, recipe, chosen)
-    values = {ours[name][0]: ours[name][1] for name in chosen}
+    values = {theirs[name]: ours[name] for name in chosen}
     averaged = {key for key in values if f"average.values.{key}" in sizes}
     weight = torch.zeros((), dtype=torch.float64)
     state: dict[str, Any] = {
@@ -77,12 +80,12 @@ def _chosen(names: Sequence[str], config: InitFromConfig) -> list[str]:
 
 
 def _check_sizes(
-    chosen: Mapping[str, tuple[str, Any]], *, sizes: Mapping[str, Any], location: Location
+    chosen: Mapping[str, Any], *, sizes: Mapping[str, tuple[int, ...]], location: Location
 ) -> None:
     """What is taken must have the same shape there, of the same name."""
     wrong = []
-    for name, (key, item) in chosen.items():
-        size, found = tuple(item.size()), sizes.get(f"model.{key}")
+    for name, item in chosen.items():
+        size, found = tuple(item.size()), sizes.get(name)
         if size != found:
             wrong.append(f"{name} is {list(found) if found else 'not'} there, {list(size)} here")
     if wrong:

@@ -14,7 +14,6 @@ import time
 from typing import Any
 
 import torch.distributed as dist
-from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from torchrec.optim.keyed import KeyedOptimizer
 
 from data_loaders.dataset import Split
@@ -34,12 +33,14 @@ from trainer.evaluate import (
     final_split,
     selection_score,
 )
+from trainer.fitting import fitted_recipe
 from trainer.init_from import start_from
 from trainer.log_files import changes_since_begun, check_ranks_agree
 from trainer.losses import NonFiniteLossError
 from trainer.manifest import manifest_of, state_of
 from trainer.model import StepOutput
 from trainer.optimizer import build_optimizer
+from trainer.pipeline import StepPipeline
 from trainer.progress import Listener, Teller
 from trainer.recipe_file import dump_recipe
 from trainer.run_folder import RunFolder
@@ -64,7 +65,7 @@ def train(recipe: Recipe, *, listener: Listener | None = None) -> None:
     """
     with joined_ranks() as runtime:
         listener = listener if runtime.rank == 0 else None
-        _Training(recipe.fitted(), runtime, listener=listener).run()
+        _Training(fitted_recipe(recipe), runtime, listener=listener).run()
 
 
 class _Training:
@@ -144,7 +145,7 @@ class _Training:
 
     def _train_steps(self) -> None:
         """All steps that are left."""
-        pipeline = TrainPipelineSparseDist(self.model, self.optimizer, self.runtime.device)
+        pipeline = StepPipeline(self.model, self.optimizer, self.runtime.device)
         self.model.train()
         window = Window(self.state)
         while self.state.step < self.num_steps and not self._is_stopped:
@@ -176,7 +177,7 @@ class _Training:
                         self.state.step, score=score, is_stopped=self._is_stopped
                     )
 
-    def _next_output(self, pipeline: TrainPipelineSparseDist) -> StepOutput:
+    def _next_output(self, pipeline: StepPipeline) -> StepOutput:
         try:
             output: StepOutput = pipeline.progress(self.batches)
         except NonFiniteLossError as error:

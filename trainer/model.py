@@ -1,20 +1,22 @@
 """The model: pooled embeddings and dense features through the architecture to each task's output.
 
-    ids -> tables -+
-                   +-> input layer -> architecture.shared -> fan-out -> architecture.outputs -> loss
-    dense_BD ------+
+    ids -+-> tables -----------------+
+         +-> sequences -> histories -+-> input layer -> architecture.shared -> fan-out -+
+    dense_BD ------------------------+                                                  |
+                                                  loss <- architecture.outputs <--------+
 
 Shape legend: B examples on this rank, D dense features, K outputs of all tasks, T tasks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchrec.modules.embedding_modules import EmbeddingBagCollection
-from torchrec.sparse.jagged_tensor import KeyedTensor
+from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
+from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
 
 from data_loaders.batch import InteractionBatch, single_ids
 from data_loaders.skipping import Skipped
@@ -22,6 +24,7 @@ from data_loaders.streams import Cursor
 from trainer.architectures.architecture import Architecture
 from trainer.balancing.fan_out import FanOut
 from trainer.balancing.relation import TaskRelation
+from trainer.histories import Histories
 from trainer.inputs import InputLayer
 from trainer.losses import TaskSet, normalised_losses
 from trainer.regularisation import vector_penalty
@@ -57,20 +60,30 @@ class MultiTaskModel(nn.Module):
     what `Towers` does is free.
 
     Args:
-        tables: the embedding tables, on the meta device.
+        tables: the embedding tables whose lookup pools, on the meta device; None if there are none.
         towers: everything behind them.
+        sequences: tables whose ids are looked up one by one.
     """
 
-    def __init__(self, *, tables: EmbeddingBagCollection, towers: Towers) -> None:
+    def __init__(
+        self,
+        *,
+        tables: EmbeddingBagCollection | None,
+        towers: Towers,
+        sequences: Sequence[EmbeddingCollection] = (),
+    ) -> None:
         super().__init__()
         self.tables = tables
         self.towers = towers
+        self.sequences = nn.ModuleList(sequences)
 
     def forward(self, batch: InteractionBatch) -> tuple[Tensor, StepOutput]:
         """The loss to differentiate, and what the step leaves behind."""
+        pooled = None if self.tables is None else self.tables(batch.ids)
+        sequences = [lookup(batch.ids) for lookup in self.sequences]
         loss: Tensor
         output: StepOutput
-        loss, output = self.towers(self.tables(batch.ids), batch)
+        loss, output = self.towers(pooled, batch, sequences)
         return loss, output
 
 
@@ -83,9 +96,11 @@ class Towers(nn.Module):
         fan_out: between the two.
         tasks: in the order of the batch's columns.
         relation: ties the tasks' towers to each other, in training.
+        histories: makes a vector of each list that the tables do not pool; None if they pool all.
         l2: of the vectors that are looked up, for each example.
         rows_per_batch: examples of a full batch, over all ranks.
-        is_bfloat16: whether the architecture computes in bfloat16, where PyTorch's autocast does.
+        is_bfloat16: whether all behind the lookup computes in bfloat16, where PyTorch's
+            autocast does.
     """
 
     def __init__(
@@ -96,6 +111,7 @@ class Towers(nn.Module):
         fan_out: FanOut,
         tasks: TaskSet,
         relation: TaskRelation | None = None,
+        histories: Histories | None = None,
         l2: float = 0.0,
         rows_per_batch: int = 1,
         is_bfloat16: bool = False,
@@ -105,15 +121,22 @@ class Towers(nn.Module):
         self.architecture = architecture
         self.fan_out = fan_out
         self.relation = relation
+        self.histories = histories
         self._tasks = tasks
         self._l2 = l2
         self._rows_per_batch = rows_per_batch
         self._is_bfloat16 = is_bfloat16
 
-    def forward(self, pooled: KeyedTensor, batch: InteractionBatch) -> tuple[Tensor, StepOutput]:
+    def forward(
+        self,
+        pooled: KeyedTensor | None,
+        batch: InteractionBatch,
+        sequences: Sequence[Mapping[str, JaggedTensor]] = (),
+    ) -> tuple[Tensor, StepOutput]:
         """The loss over all ranks, and what the step leaves behind."""
-        inputs = self.input_layer(pooled, batch.dense_BD)
+        vectors = self._vectors(pooled, batch.ids, sequences)
         with torch.autocast(batch.dense_BD.device.type, torch.bfloat16, enabled=self._is_bfloat16):
+            inputs = self.input_layer(vectors, batch.dense_BD)
             shared = self.architecture.shared(inputs)
             # float32, so that the tasks' gradients meet in float32
             copies = self.fan_out(tuple(item.float() for item in shared))
@@ -139,7 +162,8 @@ class Towers(nn.Module):
             names=self._tasks.names,
             extra_2T=None if extra_BT is None else self._tasks.summed_extra(extra_BT, batches=seen),
         )
-        loss = self._balanced(losses_T, means_T=means_T) + self._penalties(pooled, batch=batch)
+        loss = self._balanced(losses_T, means_T=means_T)
+        loss = loss + self._penalties(vectors, sequences, weights_B=batch.weights_B)
         output = StepOutput(
             outputs_BK=outputs_BK.detach(),
             labels_BT=batch.labels_BT,
@@ -151,6 +175,26 @@ class Towers(nn.Module):
         )
         return loss, output
 
+    def _vectors(
+        self,
+        pooled: KeyedTensor | None,
+        ids: KeyedJaggedTensor,
+        sequences: Sequence[Mapping[str, JaggedTensor]],
+    ) -> KeyedTensor:
+        """One vector of each feature and example.
+
+        Args:
+            pooled: of the tables that pool, None if there are none.
+            ids: of the batch.
+            sequences: of all other tables, the vectors of each id.
+        """
+        if self.histories is None:
+            assert pooled is not None, "without histories all tables pool"
+            return pooled
+        with torch.autocast(ids.device().type, torch.bfloat16, enabled=self._is_bfloat16):
+            vectors: KeyedTensor = self.histories(pooled, sequences, ids)
+        return vectors
+
     def _balanced(self, losses_T: Tensor, *, means_T: Tensor) -> Tensor:
         """What the balancing method makes of the tasks' weighted losses."""
         weights_T = means_T.new_tensor([task.weight for task in self._tasks.losses])
@@ -159,15 +203,23 @@ class Towers(nn.Module):
         self.fan_out.observe_loss(weighted_T)
         return self.fan_out.balancer.total_loss(weighted_T, means_T=self.fan_out.means_T)
 
-    def _penalties(self, pooled: KeyedTensor, *, batch: InteractionBatch) -> Tensor | float:
+    def _penalties(
+        self,
+        vectors: KeyedTensor,
+        sequences: Sequence[Mapping[str, JaggedTensor]],
+        *,
+        weights_B: Tensor,
+    ) -> Tensor | float:
         """What is added whatever the tasks' losses are."""
         penalty: Tensor | float = 0.0
         if self.relation is not None and self.training:
             penalty = self.relation(self.architecture.task_towers())
         if self._l2:
             penalty = penalty + vector_penalty(
-                pooled.values(),
-                weights_B=batch.weights_B,
+                vectors.values().square().sum(dim=1)
+                if self.histories is None
+                else self.histories.squared_norms(vectors, sequences),
+                weights_B=weights_B,
                 l2=self._l2,
                 rows_per_batch=self._rows_per_batch,
             )

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from data_loaders.config import Name, Section
+from trainer.history_config import AnyHistory
 
 Widths = list[PositiveInt]
 
@@ -27,6 +28,9 @@ class ModelConfig(Section):
     num_cross_layers: int = Field(2, ge=1, description="of interaction: dcn")
     cross_rank: int | None = Field(
         None, ge=1, description="of interaction: dcn; full rank by default"
+    )
+    histories: dict[Name, AnyHistory] = Field(
+        {}, description="lists of ids that are encoded; all others are pooled"
     )
 
     @model_validator(mode="after")

@@ -18,7 +18,8 @@ class TableOptimizerConfig(Section):
         0.0,
         ge=0,
         description="half of this, times the squared norm of the pooled vectors that an example "
-        "looks up, is added to its loss; as a mean over the batch",
+        "looks up, is added to its loss; as a mean over the batch; of encoded lists each id's "
+        "vector by itself",
     )
 
 

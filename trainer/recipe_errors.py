@@ -22,6 +22,7 @@ from data_loaders.config import (
 from data_loaders.errors import did_you_mean
 from embeddings.config import TableConfig
 from trainer.balance_config import AnyBalance
+from trainer.history_config import AnyHistory
 from trainer.model_config import AnyModel
 
 # in words, what pydantic's types of errors say
@@ -64,7 +65,8 @@ def first_complaint(error: ValidationError, *, root: type[BaseModel]) -> str:
     # types the type, data.features.x.dense.mean.float
     is_union = first["loc"][:2] in (("data", "features"), ("data", "tasks"))
     is_choice = first["loc"][:1] in (("model",), ("balance",))
-    types_at = (3, 5) if is_union else (1,) if is_choice else ()
+    is_history = first["loc"][2:3] == ("histories",)
+    types_at = (3, 5) if is_union else (1, 4) if is_history else (1,) if is_choice else ()
     path = [
         str(part)
         for index, part in enumerate(first["loc"])
@@ -78,7 +80,10 @@ def first_complaint(error: ValidationError, *, root: type[BaseModel]) -> str:
         return f"{key}: is missing"
     if first["type"] == "union_tag_invalid":
         nearest = _nearest(first["ctx"]["tag"], first["ctx"]["expected_tags"])
-        return f"{key}.{CHOICES[key][0] if is_choice else 'kind'}: {nearest}"
+        word = "encoder" if is_history else CHOICES[key][0] if is_choice else "kind"
+        return f"{key}.{word}: {nearest}"
+    if first["type"] == "union_tag_not_found" and is_history:
+        return f"{key}.encoder: is missing; expected {' or '.join(choices(AnyHistory))}"
     if first["type"].startswith("union_tag"):
         features = "id, id_list, dense or dense_vector"
         tasks = "binary, multiclass, regression or ranking"
@@ -144,4 +149,6 @@ def _keys_beside(loc: tuple[str | int, ...], *, root: type[BaseModel]) -> list[s
             known = TableConfig
         elif index == 3 and loc[1] in ("features", "tasks"):
             known = KINDS[str(part)]
+        elif index == 4 and loc[2] == "histories":
+            known = choices(AnyHistory)[str(part)]
     return list(known.model_fields)

@@ -9,14 +9,16 @@ it was trained on may be deleted or written anew.
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import torch.distributed as dist
+from typing import TYPE_CHECKING
 
 from data_loaders.config import AnyFeature, IdFeature, IdListFeature
 from data_loaders.id_vocabulary import read_checked
 from data_loaders.storage import Location, locate
 from trainer.config import Recipe
 from trainer.recipe_file import load_recipe
+
+if TYPE_CHECKING:
+    import torch.distributed as dist
 
 
 def keep_vocabularies(
@@ -45,6 +47,8 @@ def keep_vocabularies(
                 copy.write_bytes(
                     read_checked(str(feature.vocabulary), digest=str(feature.vocabulary_digest))
                 )
+    import torch.distributed as dist  # takes a second, and a recipe can be fitted without it
+
     dist.barrier(group=group)
     return with_kept_vocabularies(recipe, run=run)
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
+from data_loaders.batch import InteractionBatch
+from data_loaders.loader import InteractionLoader
 from data_loaders.storage import locate
+from data_loaders.streams import Cursor
 from tests.helpers.checkpoints import read_tensors
 from tests.helpers.logs import toy_recipe
 from tests.helpers.ranks import run_ranks
@@ -25,6 +30,19 @@ def make_recipe(log: Path, folder: Path, *overrides: str, **changes: Any) -> Rec
     tree = toy_recipe(log, **changes)
     tree["run"]["uri"] = str(folder)
     return build_recipe(tree, overrides=overrides, source="toy")
+
+
+def batches_of_rank(recipe: Recipe, *, num_steps: int) -> Iterator[InteractionBatch]:
+    """This rank's part of the first steps of the log."""
+    loader = InteractionLoader(
+        recipe.data,
+        split="train",
+        num_rows=recipe.num_rows_of_feature(),
+        seed=0,
+        rank=dist.get_rank(),
+        world_size=dist.get_world_size(),
+    )
+    return loader.batches(start=Cursor(), num_steps=num_steps)
 
 
 def train_each(recipes: list[Recipe]) -> None:

@@ -1,4 +1,4 @@
-"""What a recipe's section `balance` may say about tasks."""
+"""What a recipe's section `balance` may say about tasks and model."""
 
 from __future__ import annotations
 
@@ -35,3 +35,14 @@ def test_methods_that_need_positive_losses_refuse_densities(word: str) -> None:
 def test_methods_that_look_at_gradients_alone_take_densities(balance: dict[str, Any]) -> None:
     """So does `imtl` without its scales."""
     build(balance, AMOUNT)
+
+
+@pytest.mark.parametrize("word", ["pcgrad", "imtl", "gradnorm"])
+def test_methods_that_weigh_gradients_want_something_shared(word: str) -> None:
+    """Where tasks share nothing, the line says which method does."""
+    with pytest.raises(RecipeError) as caught:
+        build({"method": word}, "model.architecture=single_task")
+    message = str(caught.value)
+    assert f"balance.method: {word} weighs the tasks' gradients" in message
+    assert "\n" not in message
+    build({"method": "static"}, "model.architecture=single_task")

@@ -10,18 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.optim.keyed import KeyedOptimizer
 
 from data_loaders.errors import StorageError
-from data_loaders.loader import InteractionLoader
 from data_loaders.storage import Location, locate
 from data_loaders.streams import Cursor
 from tests.helpers.checkpoints import assert_equal, read_tensors
 from tests.helpers.logs import toy_recipe, write_toy_log
 from tests.helpers.ranks import run_ranks
+from tests.helpers.runs import batches_of_rank
 from trainer.build import build_sharded_model
 from trainer.checkpoint import CheckpointMismatchError, Checkpoints, check_fits, restore
 from trainer.checkpoint_storage import LocationReader
@@ -62,15 +61,7 @@ def train_steps(
     recipe: Recipe, model: DistributedModelParallel, optimizer: KeyedOptimizer, *, num_steps: int
 ) -> None:
     """A plain loop over the first steps of the log, so that every state has a value."""
-    loader = InteractionLoader(
-        recipe.data,
-        split="train",
-        num_rows=recipe.num_rows_of_feature(),
-        seed=0,
-        rank=dist.get_rank(),
-        world_size=dist.get_world_size(),
-    )
-    for batch in loader.batches(start=Cursor(), num_steps=num_steps):
+    for batch in batches_of_rank(recipe, num_steps=num_steps):
         optimizer.zero_grad()
         loss, _ = model(batch)
         loss.backward()

@@ -21,6 +21,7 @@ from tests.helpers.statistics import write_statistics
 from trainer.checkpoint import CheckpointMismatchError, Checkpoints
 from trainer.config import Recipe
 from trainer.evaluate import evaluate_checkpoint
+from trainer.fitting import fitted_recipe
 from trainer.loop import train
 from trainer.recipe_file import build_recipe
 from trainer.vocabularies import with_kept_vocabularies
@@ -137,9 +138,9 @@ def test_a_run_keeps_what_it_was_fitted_with(log: Path, trained: Path) -> None:
     text = (trained / "recipe.yaml").read_text()
     recipe = build_recipe(yaml.safe_load(text), overrides=[], source="stored")
     assert "fit\n" not in text
-    fitted = make_recipe(log, trained, "run.num_steps=12").fitted()
+    fitted = fitted_recipe(make_recipe(log, trained, "run.num_steps=12"))
     assert recipe == with_kept_vocabularies(fitted, run=locate(str(trained))) != fitted
-    assert recipe == recipe.fitted()
+    assert recipe == fitted_recipe(recipe)
     [newest, *_] = reversed(Checkpoints(locate(str(trained)), keep=1).complete())
     assert newest[1].recipe == recipe.model_dump(mode="json")
 

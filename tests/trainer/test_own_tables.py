@@ -9,18 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
 
-from data_loaders.loader import InteractionLoader
 from data_loaders.storage import locate
-from data_loaders.streams import Cursor
 from embeddings.planner import is_table
 from tests.helpers.checkpoints import read_tensors
 from tests.helpers.logs import toy_recipe, write_toy_log
 from tests.helpers.ranks import run_ranks
+from tests.helpers.runs import batches_of_rank
 from trainer.build import build_sharded_model
 from trainer.checkpoint import Checkpoints
 from trainer.config import Recipe
@@ -30,6 +28,7 @@ from trainer.recipe_file import RecipeError, build_recipe
 from trainer.runtime import joined_ranks
 
 TASKS = ("click", "purchase", "watch")
+ATTENDED = {"history": {"encoder": "target_attention", "target": "item"}}
 TOWERS = {"shared_tower": [16], "task_tower": [8], "interaction": "dcn"}
 
 
@@ -50,16 +49,8 @@ def build(recipe: Recipe) -> DistributedModelParallel:
 def outputs_of_steps(recipe: Recipe, model: DistributedModelParallel) -> Tensor:
     """Trains for some steps: the outputs of each, (steps, B, T)."""
     optimizer = build_optimizer(model, config=recipe.optimizer)
-    loader = InteractionLoader(
-        recipe.data,
-        split="train",
-        num_rows=recipe.num_rows_of_feature(),
-        seed=0,
-        rank=dist.get_rank(),
-        world_size=dist.get_world_size(),
-    )
     found = []
-    for batch in loader.batches(start=Cursor(), num_steps=5):
+    for batch in batches_of_rank(recipe, num_steps=5):
         optimizer.zero_grad()
         loss, output = model(batch)
         loss.backward()
@@ -89,18 +80,20 @@ def begin(model: DistributedModelParallel, *, task: str | None = None) -> None:
             values.copy_(0.1 * torch.sin(rows * 1.3 + columns * 7.1 + phase))
     for of_task in TASKS if task is None else (task,):
         torch.manual_seed(TASKS.index(of_task))
-        parts = [f".{kind}.{TASKS.index(of_task)}." for kind in ("towers", "own_interactions")]
+        kinds = ("towers", "own_interactions", "encoders")
+        parts = [f".{kind}.{TASKS.index(of_task)}." for kind in kinds]
         for name, item in model.named_parameters():
             is_own = task is not None or any(part in name for part in parts)
             if is_own and not is_table(name):
                 item.copy_(torch.randn(item.shape) * 0.3)
 
 
-def distances(log: str, shardings: list[str]) -> dict[str, float]:
+def distances(log: str, shardings: list[str], histories: dict[str, Any]) -> dict[str, float]:
     """The largest difference between the tasks' outputs alone and beside the others."""
     found = {}
+    towers = TOWERS | {"histories": histories}
     for sharding in shardings:
-        recipe = make_recipe(log, {"architecture": "single_task", **TOWERS}, sharding)
+        recipe = make_recipe(log, {"architecture": "single_task", **towers}, sharding)
         model = build(recipe)
         begin(model)
         together = outputs_of_steps(recipe, model)
@@ -108,7 +101,7 @@ def distances(log: str, shardings: list[str]) -> dict[str, float]:
         differences = []
         for index, task in enumerate(TASKS):
             kept = {task: toy_recipe(log)["data"]["tasks"][task]}
-            recipe = make_recipe(log, TOWERS, sharding, data={"tasks": kept})
+            recipe = make_recipe(log, towers, sharding, data={"tasks": kept})
             model = build(recipe)
             begin(model, task=task)
             differences.append(together[..., index] - outputs_of_steps(recipe, model)[..., 0])
@@ -117,15 +110,19 @@ def distances(log: str, shardings: list[str]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("world_size", "shardings"),
-    [(1, ["auto", "row_wise"]), (2, ["auto", "row_wise", "column_wise", "data_parallel"])],
+    ("world_size", "shardings", "histories"),
+    [
+        (1, ["auto", "row_wise"], {}),
+        (2, ["auto", "row_wise", "column_wise", "data_parallel"], {}),
+        (2, ["auto", "row_wise", "column_wise"], ATTENDED),
+    ],
 )
 def test_single_tasks_side_by_side_are_runs_of_their_own(
-    tmp_path: Path, world_size: int, shardings: list[str]
+    tmp_path: Path, world_size: int, shardings: list[str], histories: dict[str, Any]
 ) -> None:
     """Each task's outputs in every step are those of a run with this task alone."""
     log = write_toy_log(tmp_path / "log")
-    arguments = {"log": str(log), "shardings": shardings}
+    arguments = {"log": str(log), "shardings": shardings, "histories": histories}
     for found in run_ranks(distances, world_size=world_size, arguments=arguments):
         assert max(found.values()) < 1e-5, found
 

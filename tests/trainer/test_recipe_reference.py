@@ -21,6 +21,7 @@ from data_loaders.config import (
 )
 from embeddings.config import TableConfig
 from trainer.config import Recipe
+from trainer.history_config import AnyHistory
 from trainer.recipe_errors import CHOICES, choices
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "recipe.md"
@@ -28,6 +29,7 @@ NAMED = {
     "data.features.NAME.": (IdFeature, IdListFeature, DenseFeature, DenseVectorFeature),
     "data.tasks.NAME.": (BinaryTask, MulticlassTask, RegressionTask, RankingTask),
     "embeddings.tables.NAME.": (TableConfig,),
+    "model.histories.LIST.": tuple(choices(AnyHistory).values()),
 }
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 
 from data_loaders.errors import InputError
 from data_loaders.loader import InteractionLoader
@@ -20,6 +19,7 @@ from tests.helpers.logs import TRAIN, toy_table, write_groups, write_toy_log
 from tests.helpers.ranks import run_ranks
 from tests.helpers.runs import (
     assert_close,
+    batches_of_rank,
     interrupt_after,
     losses,
     make_recipe,
@@ -236,16 +236,8 @@ def plain_steps(recipe: Recipe, num_steps: int) -> dict[str, Any]:
             models.append(build_sharded_model(config, runtime=runtime)[0])
             optimizers.append(build_optimizer(models[-1], config=config.optimizer))
     average = DenseAverage(models[0], decay=0.7)
-    loader = InteractionLoader(
-        recipe.data,
-        split="train",
-        num_rows=recipe.num_rows_of_feature(),
-        seed=0,
-        rank=dist.get_rank(),
-        world_size=dist.get_world_size(),
-    )
     norms, found, expected, averages = [], [], [], []
-    for batch in loader.batches(start=Cursor(), num_steps=num_steps):
+    for batch in batches_of_rank(recipe, num_steps=num_steps):
         for model, optimizer in zip(models, optimizers, strict=True):
             optimizer.zero_grad()
             model(batch)[0].backward()

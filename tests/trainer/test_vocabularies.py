@@ -21,6 +21,7 @@ from tests.helpers.statistics import write_statistics
 from trainer.checkpoint import Checkpoints
 from trainer.config import Recipe
 from trainer.evaluate import chosen_checkpoint, evaluate_checkpoint
+from trainer.fitting import fitted_recipe
 from trainer.loop import train
 from trainer.recipe_file import build_recipe
 
@@ -102,10 +103,10 @@ def test_a_run_goes_on_without_the_vocabularies_of_its_data_set(tmp_path: Path) 
     train_on(make_recipe(log, broken, "run.num_steps=9"), world_size=1)
     assert_equal(newest_tensors(broken), newest_tensors(whole))
     with pytest.raises(StorageError, match=r"user\.parquet: no such file"):
-        make_recipe(log, tmp_path / "new").fitted()
+        fitted_recipe(make_recipe(log, tmp_path / "new"))
     (log / "dataset.json").unlink()  # what else it was fitted with is not in the copies
     with pytest.raises(SchemaError, match=r"no statistics of the column age"):
-        make_recipe(log, broken).fitted()
+        fitted_recipe(make_recipe(log, broken))
 
 
 def test_a_copy_that_was_changed_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.architectures.architecture import Architecture, Copy, Inputs, Sizes
-from trainer.architectures.layers import Experts, mixed, task_towers
+from trainer.architectures.layers import experts, mixed, task_towers
 from trainer.model_config import DselectKConfig
 
 # the logarithm of the entropy ends here; its slope at 0 has no bound
@@ -40,12 +40,7 @@ class DselectK(Architecture):
         super().__init__()
         self._entropy_weight = config.entropy_weight
         self._is_static = config.gate == "static"
-        self.experts = Experts(
-            config.num_experts,
-            width=sizes.input_width,
-            widths=config.expert_tower,
-            dropout=config.dropout,
-        )
+        self.experts = experts(config.num_experts, width=sizes.input_width, config=config)
         self.gates = nn.ModuleList(
             _Gate(config, width=0 if self._is_static else sizes.input_width) for _ in sizes.tasks
         )

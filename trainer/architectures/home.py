@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.architectures.architecture import Architecture, Copy, Inputs, Sizes
-from trainer.architectures.layers import Experts, mixed, repeated, task_towers
+from trainer.architectures.layers import experts, mixed, repeated, task_towers
 from trainer.model_config import HomeConfig
 
 
@@ -42,12 +42,17 @@ class Home(Architecture):
         meta_width = config.expert_tower[-1]
         self.metas = _Metas(config, width=sizes.input_width, num_groups=len(groups))
         self._counts = self.metas.counts
-        self.experts = _experts(config, sum(self._counts), width=meta_width)
+        self.experts = experts(
+            sum(self._counts), width=meta_width, config=config, is_normalised=True
+        )
         self.feature_gates = nn.ModuleList(
             _FeatureGate(meta_width, rank=config.gate_rank) for _ in sizes.tasks
         )
-        self.task_experts = _experts(
-            config, sizes.num_tasks * config.num_task_experts, width=meta_width
+        self.task_experts = experts(
+            sizes.num_tasks * config.num_task_experts,
+            width=meta_width,
+            config=config,
+            is_normalised=True,
         )
         num_read = config.num_task_experts + config.num_group_experts + config.num_shared_experts
         self.gates = nn.ModuleList(nn.Linear(2 * meta_width, num_read) for _ in sizes.tasks)
@@ -94,7 +99,7 @@ class _Metas(nn.Module):
         self.feature_gates = nn.ModuleList(
             _FeatureGate(width, rank=config.gate_rank) for _ in self.counts
         )
-        self.experts = _experts(config, sum(self.counts), width=width)
+        self.experts = experts(sum(self.counts), width=width, config=config, is_normalised=True)
         num_read = [sum(self.counts), *[sum(self.counts[:2])] * num_groups]
         self.gates = nn.ModuleList(nn.Linear(width, num) for num in num_read)
         self.self_gates = nn.ModuleList(
@@ -143,13 +148,3 @@ class _SelfGate(nn.Module):
         # one expert is let through or not, several are weighed against each other
         gate_BN = gate_BN.sigmoid() if len(experts_NBH) == 1 else gate_BN.softmax(dim=1)
         return mixed(experts_NBH, gate_BN)
-
-
-def _experts(config: HomeConfig, num_experts: int, *, width: int) -> Experts:
-    return Experts(
-        num_experts,
-        width=width,
-        widths=config.expert_tower,
-        dropout=config.dropout,
-        is_normalised=True,
-    )

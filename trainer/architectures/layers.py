@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.architectures.architecture import Sizes
-from trainer.model_config import ModelConfig
+from trainer.model_config import ExpertsConfig, ModelConfig
 
 
 def tower(
@@ -110,6 +110,19 @@ class Experts(nn.Module):
             hidden = functional.silu(hidden) if self.scales else functional.relu(hidden)
             hidden = functional.dropout(hidden, self._dropout, training=self.training)
         return hidden
+
+
+def experts(
+    num_experts: int, *, width: int, config: ExpertsConfig, is_normalised: bool = False
+) -> Experts:
+    """As many experts of a recipe's `expert_tower`; the arguments are those of `Experts`."""
+    return Experts(
+        num_experts,
+        width=width,
+        widths=config.expert_tower,
+        dropout=config.dropout,
+        is_normalised=is_normalised,
+    )
 
 
 def repeated(inputs: Sequence[Tensor], counts: Sequence[int]) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from trainer.architectures.architecture import Architecture, Copy, Inputs, Sizes
-from trainer.architectures.layers import Experts, mixed, task_towers
+from trainer.architectures.layers import experts, mixed, task_towers
 from trainer.model_config import MmoeConfig, OmoeConfig
 
 
@@ -20,12 +20,7 @@ class Omoe(Architecture):
 
     def __init__(self, config: OmoeConfig, *, sizes: Sizes) -> None:
         super().__init__()
-        self.experts = Experts(
-            config.num_experts,
-            width=sizes.input_width,
-            widths=config.expert_tower,
-            dropout=config.dropout,
-        )
+        self.experts = experts(config.num_experts, width=sizes.input_width, config=config)
         self.gate = nn.Linear(sizes.input_width, config.num_experts, bias=False)
         self.towers = task_towers(config.expert_tower[-1], config=config, sizes=sizes)
 
@@ -46,12 +41,7 @@ class Mmoe(Architecture):
 
     def __init__(self, config: MmoeConfig, *, sizes: Sizes) -> None:
         super().__init__()
-        self.experts = Experts(
-            config.num_experts,
-            width=sizes.input_width,
-            widths=config.expert_tower,
-            dropout=config.dropout,
-        )
+        self.experts = experts(config.num_experts, width=sizes.input_width, config=config)
         self.gates = nn.ModuleList(
             nn.Linear(sizes.input_width, config.num_experts, bias=False) for _ in sizes.tasks
         )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.architectures.architecture import Architecture, Copy, Inputs, Sizes
-from trainer.architectures.layers import Experts, mixed, repeated, task_towers
+from trainer.architectures.layers import experts, mixed, repeated, task_towers
 from trainer.model_config import CgcConfig, PleConfig
 
 
@@ -61,15 +61,8 @@ class _Level(nn.Module):
         super().__init__()
         self._num_task_experts = config.num_task_experts
         num_own = num_tasks * config.num_task_experts
-        self.task_experts = Experts(
-            num_own, width=width, widths=config.expert_tower, dropout=config.dropout
-        )
-        self.shared_experts = Experts(
-            config.num_shared_experts,
-            width=width,
-            widths=config.expert_tower,
-            dropout=config.dropout,
-        )
+        self.task_experts = experts(num_own, width=width, config=config)
+        self.shared_experts = experts(config.num_shared_experts, width=width, config=config)
         self.gates = nn.ModuleList(
             nn.Linear(width, config.num_task_experts + config.num_shared_experts, bias=False)
             for _ in range(num_tasks)

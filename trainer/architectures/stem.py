@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.architectures.architecture import Architecture, Copy, Inputs, Sizes
-from trainer.architectures.layers import Experts, mixed, repeated, task_towers
+from trainer.architectures.layers import experts, mixed, repeated, task_towers
 from trainer.model_config import StemConfig
 
 
@@ -29,15 +29,8 @@ class Stem(Architecture):
         self._num_task_experts = config.num_task_experts
         num_own = sizes.num_tasks * config.num_task_experts
         width = sizes.input_width
-        self.task_experts = Experts(
-            num_own, width=width, widths=config.expert_tower, dropout=config.dropout
-        )
-        self.shared_experts = Experts(
-            config.num_shared_experts,
-            width=width,
-            widths=config.expert_tower,
-            dropout=config.dropout,
-        )
+        self.task_experts = experts(num_own, width=width, config=config)
+        self.shared_experts = experts(config.num_shared_experts, width=width, config=config)
         self.gates = nn.ModuleList(
             nn.Linear(width, num_own + config.num_shared_experts, bias=False) for _ in sizes.tasks
         )

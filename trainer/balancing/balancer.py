@@ -16,7 +16,6 @@ Shape legend: T tasks, P of them that have a gradient in this step.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -39,12 +38,11 @@ class Balancer(nn.Module):
         seed: of what a method draws.
     """
 
-    # whether `factors` is to be asked in every step
-    needs_gradients: ClassVar[bool] = False
-
     def __init__(self, config: BalanceConfig, *, tasks: tuple[TaskLoss, ...], seed: int) -> None:
         super().__init__()
         self.num_tasks = len(tasks)
+        # whether `factors` is to be asked in every step
+        self.needs_gradients = config.weighs_gradients
 
     def total_loss(self, losses_T: Tensor, *, means_T: Tensor) -> Tensor:
         """The loss to differentiate; state may change while `training`.
@@ -78,8 +76,6 @@ class Balancer(nn.Module):
 
 class GradientBalancer(Balancer):
     """Base of the methods that choose the factors by the gradients."""
-
-    needs_gradients = True
 
     def factors(self, gram_TT: Tensor, *, means_T: Tensor) -> Tensor:
         grams_TT = gram_TT.numpy()

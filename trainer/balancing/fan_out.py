@@ -19,7 +19,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from data_loaders.errors import InputError
 from trainer.architectures.architecture import Copy
 from trainer.balancing.balancer import Balancer
 from trainer.losses import NonFiniteLossError
@@ -71,11 +70,6 @@ class FanOut(nn.Module):
             InputError: there is nothing to balance.
         """
         num_tasks = self.balancer.num_tasks
-        if self.balancer.needs_gradients and not shared:
-            raise InputError(
-                "balance.method: weighs the tasks' gradients at what they share, and this "
-                "model.architecture shares nothing; use a method that weighs losses, like static"
-            )
         copies = _FanOut.apply(self, num_tasks, *shared)
         return [copies[t * len(shared) : (t + 1) * len(shared)] for t in range(num_tasks)]
 

@@ -180,10 +180,10 @@ def test_bfloat16_stays_near_float32(word: str) -> None:
     assert all(bool(torch.isfinite(item).all()) for item in gradients)
 
 
-def train_all(log: str, folder: str) -> None:
+def train_all(log: str, folder: str, histories: dict[str, Any]) -> None:
     for word in sorted(ARCHITECTURES):
         tree = toy_recipe(log)
-        tree["model"] = options(word)
+        tree["model"] = options(word) | {"histories": histories}
         if "after" in tree["model"]:
             del tree["data"]["tasks"]["purchase"]["where"]
         tree["run"]["uri"] = f"{folder}/{word}"
@@ -191,15 +191,19 @@ def train_all(log: str, folder: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_train_as_one(tmp_path: Path) -> None:
-    """Every architecture, from the log to the metrics of the final model."""
+@pytest.mark.parametrize(
+    "histories", [{}, {"history": {"encoder": "target_attention", "target": "item"}}]
+)
+def test_two_ranks_train_as_one(tmp_path: Path, histories: dict[str, Any]) -> None:
+    """Every architecture, from the log to the metrics of the final model, with lists that are
+    pooled and with one that is encoded.
+    """
     log = write_toy_log(tmp_path / "log")
     found = []
     for world_size in (1, 2):
         folder = tmp_path / str(world_size)
-        run_ranks(
-            train_all, world_size=world_size, arguments={"log": str(log), "folder": str(folder)}
-        )
+        arguments = {"log": str(log), "folder": str(folder), "histories": histories}
+        run_ranks(train_all, world_size=world_size, arguments=arguments)
         found.append([(folder / word / "metrics.jsonl") for word in sorted(ARCHITECTURES)])
     for one, two in zip(*found, strict=True):
         np.testing.assert_allclose(losses(two), losses(one), rtol=1e-4, err_msg=str(one))

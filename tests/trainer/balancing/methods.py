@@ -9,14 +9,14 @@ from torch import Tensor
 
 from data_loaders.config import DataConfig
 from trainer.balance_config import AnyBalance
-from trainer.balancing import BALANCERS, build_balancer
+from trainer.balancing import build_balancer
 from trainer.balancing.balancer import Balancer
 from trainer.losses import TaskSet
 from trainer.recipe_errors import choices
 
 SEED = 5
 
-BY_GRADIENTS = sorted(word for word, kind in BALANCERS.items() if kind.needs_gradients)
+BY_GRADIENTS = sorted(word for word, kind in choices(AnyBalance).items() if kind.weighs_gradients)
 
 
 def make(word: str, *, num_tasks: int, **options: Any) -> Balancer:

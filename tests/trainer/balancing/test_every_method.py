@@ -16,7 +16,6 @@ from torch.nn import functional
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from data_loaders.batch import InteractionBatch, id_feature_names
-from data_loaders.errors import InputError
 from data_loaders.loader import InteractionLoader
 from data_loaders.streams import Cursor
 from embeddings.planner import is_table
@@ -122,10 +121,8 @@ def test_a_task_without_labels_takes_no_part(word: str) -> None:
     torch.testing.assert_close(found_T[[0, 2, 3]], alone_T)
 
 
-def test_where_nothing_is_shared_there_is_nothing_to_balance_by_gradients() -> None:
-    """Refused in one line by key; a method that weighs losses has no such need."""
-    with pytest.raises(InputError, match=r"balance\.method: weighs the tasks' gradients"):
-        FanOut(make("pcgrad", num_tasks=2), group=None)(())
+def test_where_nothing_is_shared_each_task_gets_nothing() -> None:
+    """Methods that weigh losses have no need of it; the others are refused in the recipe."""
     assert FanOut(make("dwa", num_tasks=2), group=None)(()) == [(), ()]
 
 

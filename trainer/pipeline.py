@@ -1,0 +1,19 @@
+"""Steps one after another, the ids of the next batch on their way while one is computed."""
+
+from __future__ import annotations
+
+from torch import nn
+from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+
+
+class StepPipeline(TrainPipelineSparseDist):
+    """TorchRec's pipeline; it can be detached, and goes on with the batches that it holds.
+
+    TorchRec's own `attach` sends the next batch's ids to the tables' ranks once more and does not
+    wait for how many arrive, which an EmbeddingCollection must know to send its vectors back: the
+    step behind each validation failed (docs/log.md). The ids that were sent before it was detached
+    are still there, so none need be sent.
+    """
+
+    def attach(self, model: nn.Module | None = None, sparse_dist: bool = False) -> None:
+        super().attach(model, sparse_dist=sparse_dist)
