@@ -14,9 +14,12 @@ Source: Li et al., "A system for massively parallel hyperparameter tuning", MLSy
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -87,9 +90,10 @@ def tune(
         settings(TUNE_SETTINGS),
         connected(address, environment=ENVIRONMENT),
         tempfile.TemporaryDirectory() as scratch,
+        _noticed_interrupt() as interrupt,
     ):
         resources = _resources_of_trial(num_parallel)
-        watch = TrialWatch(plans, folder=folder, on_trial=on_trial)
+        watch = TrialWatch(plans, folder=folder, interrupt=interrupt, on_trial=on_trial)
         trainable = ray_tune.with_parameters(
             run_trial,
             plans=[
@@ -111,6 +115,22 @@ def tune(
             "the same command tries again"
         )
     return [trial for index in range(len(plans)) if (trial := folder.ended(index)) is not None]
+
+
+@contextlib.contextmanager
+def _noticed_interrupt() -> Iterator[threading.Event]:
+    """Set by Ctrl-C, whose exception is sometimes lost where Ray's compiled code is interrupted."""
+    interrupt = threading.Event()
+
+    def notice(number: int, frame: object) -> None:
+        interrupt.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, notice)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _resources_of_trial(num_parallel: int) -> dict[str, float]:
@@ -159,14 +179,22 @@ class TrialWatch(Callback):
         plans: Sequence[Plan],
         *,
         folder: SearchFolder,
+        interrupt: threading.Event,
         on_trial: Callable[[Trial], None],
     ) -> None:
         self._plans, self._folder, self._on_trial = plans, folder, on_trial
+        self._interrupt = interrupt
         self._errors: dict[int, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the terminal: Ray stores its callbacks, to restore searches of its own."""
-        return self.__dict__ | {"_on_trial": None}
+        """Without what is this process's: Ray stores its callbacks, to restore searches of its
+        own.
+        """
+        return self.__dict__ | {"_on_trial": None, "_interrupt": None}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._interrupt.is_set():
+            raise KeyboardInterrupt
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         index = trial.config["index"]

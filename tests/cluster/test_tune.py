@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.trials import SearchFolder
+from cluster.tune import TrialWatch
+from data_loaders.storage import locate
 from tests.cluster.conftest import ROOT
 from tests.helpers.logs import toy_recipe, write_toy_log
 from trainer.config import Recipe
@@ -89,6 +93,17 @@ def test_a_search_goes_on_after_an_interruption(folder: Path) -> None:
     assert recipe.run.uri is None
     assert "best trials" in out
     assert f"{best['score']:.4f}" in out
+
+
+def test_an_interruption_whose_exception_was_lost_ends_the_search_at_its_next_step() -> None:
+    """Ray's compiled code may drop a KeyboardInterrupt."""
+    interrupt = threading.Event()
+    folder = SearchFolder(locate("search"))
+    watch = TrialWatch([], folder=folder, interrupt=interrupt, on_trial=lambda trial: None)
+    watch.on_step_begin(0, [])
+    interrupt.set()
+    with pytest.raises(KeyboardInterrupt):
+        watch.on_step_begin(1, [])
 
 
 def test_a_wrong_key_is_refused_before_anything_starts(folder: Path) -> None:
