@@ -92,18 +92,9 @@ def tune(
         tempfile.TemporaryDirectory() as scratch,
         _noticed_interrupt() as interrupt,
     ):
-        resources = _resources_of_trial(num_parallel)
         watch = TrialWatch(plans, folder=folder, interrupt=interrupt, on_trial=on_trial)
-        trainable = ray_tune.with_parameters(
-            run_trial,
-            plans=[
-                {"values": plan.values, "recipe": plan.recipe.model_dump(mode="json")}
-                for plan in plans
-            ],
-            out=folder.location.uri,
-        )
         ray_tune.Tuner(
-            ray_tune.with_resources(trainable, resources),
+            _trainable(plans, folder=folder, num_parallel=num_parallel),
             param_space={"index": ray_tune.grid_search(list(range(len(plans))))},
             tune_config=_tune_config(num_parallel),
             run_config=_run_config(scratch, watch=watch),
@@ -119,7 +110,7 @@ def tune(
 
 @contextlib.contextmanager
 def _noticed_interrupt() -> Iterator[threading.Event]:
-    """Set by Ctrl-C, whose exception is sometimes lost where Ray's compiled code is interrupted."""
+    """Set by Ctrl-C, because its exception may be lost on the way through Ray."""
     interrupt = threading.Event()
 
     def notice(number: int, frame: object) -> None:
@@ -131,6 +122,18 @@ def _noticed_interrupt() -> Iterator[threading.Event]:
         yield interrupt
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _trainable(plans: Sequence[Plan], *, folder: SearchFolder, num_parallel: int) -> Any:
+    """`run_trial` with what all trials share, and the resources of each."""
+    trainable = ray_tune.with_parameters(
+        run_trial,
+        plans=[
+            {"values": plan.values, "recipe": plan.recipe.model_dump(mode="json")} for plan in plans
+        ],
+        out=folder.location.uri,
+    )
+    return ray_tune.with_resources(trainable, _resources_of_trial(num_parallel))
 
 
 def _resources_of_trial(num_parallel: int) -> dict[str, float]:

@@ -57,20 +57,24 @@ def test_runs_are_made_once(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+def written_twice(results: dict[str, Any], *, experiment: Experiment, folder: Path) -> str:
+    """The report's text; the same results give the same plot."""
+    path, plots = folder / "accuracy.md", []
+    for _ in range(2):
+        write_accuracy_report(results, experiments={"toy": experiment}, path=path)
+        plots.append((folder / "accuracy/toy.svg").read_bytes())
+    assert plots[0] == plots[1]
+    return path.read_text()
+
+
 def test_the_report_has_means_spreads_and_the_best_in_bold(tmp_path: Path) -> None:
     """Beside what others published, the truth, and a plot; the same results give the same bytes."""
     results = {"toy": result({"shared_bottom": [0.70, 0.72], "mmoe": [0.74, 0.75]})}
-    path = tmp_path / "accuracy.md"
-    for _ in range(2):
-        write_accuracy_report(results, experiments={"toy": EXPERIMENT}, path=path)
-        plot = (tmp_path / "accuracy/toy.svg").read_bytes()
-    text = path.read_text()
+    text = written_twice(results, experiment=EXPERIMENT, folder=tmp_path)
     assert "| shared_bottom | 0.7100 ± 0.0141 | the baseline |" in text
     assert "| mmoe | **0.7450 ± 0.0071** | `model.architecture=mmoe` |" in text
     assert "| somebody | (0.7000) | |" in text
     assert "| best possible | 0.8000 |" in text
-    write_accuracy_report(results, experiments={"toy": EXPERIMENT}, path=path)
-    assert (tmp_path / "accuracy/toy.svg").read_bytes() == plot
 
 
 def test_a_task_may_have_a_metric_of_its_own(tmp_path: Path) -> None:
@@ -132,16 +136,10 @@ def test_spreads_over_the_correlation_are_of_the_mean_of_the_tasks(tmp_path: Pat
     values = {"a": [0.1, 0.3], "b": [0.3, 0.3]}  # means of the tasks 0.2 and 0.3
     found = {"variants": {"mmoe": values, "shared_bottom": {"a": [0.5, 0.5], "b": [0.5, 0.5]}}}
     results = {"toy-1": found | {"metric": "mse", "best": {"a": 0.01, "b": 0.03}}}
-    path = tmp_path / "accuracy.md"
-    for _ in range(2):
-        write_accuracy_report(results, experiments={"toy": CURVES}, path=path)
-        plot = (tmp_path / "accuracy/toy.svg").read_bytes()
-    text = path.read_text()
+    text = written_twice(results, experiment=CURVES, folder=tmp_path)
     assert "| correlation 1 | **0.2500 ± 0.0707**, median 0.3000 | 0.5000 ± 0.0000, median" in text
     assert "| what differs | `model.architecture=mmoe` | the baseline |" in text
     assert "correlation 0.5" not in text
-    write_accuracy_report(results, experiments={"toy": CURVES}, path=path)
-    assert (tmp_path / "accuracy/toy.svg").read_bytes() == plot
 
 
 def test_results_of_other_experiments_stay(tmp_path: Path) -> None:

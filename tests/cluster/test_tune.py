@@ -96,7 +96,7 @@ def test_a_search_goes_on_after_an_interruption(folder: Path) -> None:
 
 
 def test_an_interruption_whose_exception_was_lost_ends_the_search_at_its_next_step() -> None:
-    """Ray's compiled code may drop a KeyboardInterrupt."""
+    """On the way through Ray."""
     interrupt = threading.Event()
     folder = SearchFolder(locate("search"))
     watch = TrialWatch([], folder=folder, interrupt=interrupt, on_trial=lambda trial: None)

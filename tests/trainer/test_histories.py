@@ -180,17 +180,15 @@ def test_lists_beside_an_encoded_one_are_pooled() -> None:
     """Sums, with weights or without, and means; in the order of the keys; targets are pooled."""
     vectors, _ = drawn()
     lengths = torch.tensor([1, 1, 1, 1, 1, 0, 0])
-    items, item_BW = drawn([1, 1, 1, 1, 1, 0, 0])[0], None
+    items, _ = drawn(lengths.tolist())
     item_BW = torch.stack([one.sum(0) for one in items])
     encoder = make("target_attention")
     user_BW = torch.randn(len(LENGTHS), 2, dtype=torch.float64)
     weights_N = torch.rand(sum(LENGTHS), dtype=torch.float64)
     keys = ["user", "item", "seen", "plain", "mean"]
+    features = {key: key for key in keys}
     histories = Histories(
-        {"seen": encoder},
-        features={key: key for key in keys},
-        targets={"seen": "item"},
-        means=["mean"],
+        {"seen": encoder}, features=features, targets={"seen": "item"}, means=["mean"]
     )
     lookup = {name: jagged(vectors) for name in ("mean", "seen", "plain")}
     pooled = KeyedTensor.from_tensor_list(["user"], [user_BW])
@@ -216,9 +214,7 @@ def test_lists_beside_an_encoded_one_are_pooled() -> None:
             "plain": torch.stack(
                 [(one * two.unsqueeze(1)).sum(0) for one, two in zip(vectors, factors, strict=True)]
             ),
-            "mean": torch.stack(
-                [one.mean(0) if len(one) else one.sum(0) for one in vectors],
-            ),
+            "mean": torch.stack([one.mean(0) if len(one) else one.sum(0) for one in vectors]),
         }
         for name, expected_BW in expected.items():
             torch.testing.assert_close(by_name[name], expected_BW)
