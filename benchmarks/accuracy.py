@@ -57,6 +57,7 @@ class Experiment(Section):
         source: folder below `--source`.
         generate: the scenario that it is trained on instead.
         examples: to generate.
+        density: of the ids in them, as `polytower generate` takes it.
         correlation: of the scenario `correlated`.
         correlations: of its data sets: one experiment each, shown together.
         overrides: of the recipe, for all variants.
@@ -74,6 +75,7 @@ class Experiment(Section):
     source: str | None = None
     generate: str | None = None
     examples: int = 1_000_000
+    density: int = 1
     correlation: float | None = None
     correlations: tuple[float, ...] = ()
     overrides: tuple[str, ...] = ()
@@ -95,7 +97,8 @@ class Experiment(Section):
         if self.generate is None:
             return str(self.prepare)
         ends = "" if self.correlation is None else f"-{self.correlation:g}"
-        return f"{self.generate}-{self.examples}{ends}"
+        dense = "" if self.density == 1 else f"-density-{self.density}"
+        return f"{self.generate}-{self.examples}{dense}{ends}"
 
     def members(self, name: str) -> dict[str, Experiment]:
         """What is run and kept under names of its own: one experiment for each correlation."""
@@ -202,6 +205,7 @@ def _make_data(experiment: Experiment, *, out: Path, source: Path) -> None:
             experiment.generate,
             out=str(root),
             examples=experiment.examples,
+            density=experiment.density,
             correlation=experiment.correlation,
         )
 

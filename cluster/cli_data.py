@@ -64,6 +64,10 @@ def generate(
         int, typer.Option(min=1_000, help="in train, valid and test together")
     ] = 100_000,
     seed: Annotated[int, typer.Option(help="the same seed writes the same bytes")] = 0,
+    density: Annotated[
+        int,
+        typer.Option(min=1, help="times as many examples for each user, item and ad, of fewer"),
+    ] = 1,
     correlation: Annotated[
         float | None,
         typer.Option(help="of the two tasks of correlated, from -1 to 1; 0.5 by default"),
@@ -85,6 +89,7 @@ def generate(
                 out=out,
                 examples=examples,
                 seed=seed,
+                density=density,
                 correlation=correlation,
                 on_progress=on_progress,
             )

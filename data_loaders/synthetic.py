@@ -65,6 +65,7 @@ def generate(
     out: str,
     examples: int,
     seed: int = 0,
+    density: int = 1,
     correlation: float | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> DatasetInfo:
@@ -78,16 +79,22 @@ def generate(
         scenario: a word of `SCENARIOS`.
         out: URI of a folder that is empty, does not exist yet, or holds what an interrupted call
             left.
+        density: how many times as many examples each user, item and ad has as the scenario says;
+            there are fewer of them instead. The log's length does not change that, so whatever
+            is learnt of an id from its examples is better known only in a denser log.
         correlation: of the weights of the two tasks of `correlated`, 0.5 by default.
         on_progress: called before the first chunk, and after each, with the number of examples
             drawn so far, of all splits together.
 
     Raises:
-        InputError: the scenario is unknown, `examples` below 1,000, `seed` negative, or
-            `correlation` beyond -1 and 1 or given to another scenario.
+        InputError: the scenario is unknown, `examples` below 1,000, `seed` negative, `density`
+            below 1 or given to `correlated`, or `correlation` beyond -1 and 1 or given to another
+            scenario.
         StorageError: `out` holds something else, or cannot be reached or written.
     """
-    _check_arguments(scenario, examples=examples, seed=seed, correlation=correlation)
+    _check_arguments(
+        scenario, examples=examples, seed=seed, density=density, correlation=correlation
+    )
     root = locate(out)
     command = f"polytower generate {scenario}"
     refuse_all_but_unfinished(root, command=command)
@@ -97,12 +104,15 @@ def generate(
 
     options = {} if correlation is None else {"correlation": correlation}
     world_seed, *split_seeds = SeedSequence(seed).spawn(1 + len(SPLITS))
-    world = SCENARIOS[scenario](examples=examples, rng=Generator(PCG64(world_seed)), **options)
+    rng = Generator(PCG64(world_seed))
+    world = SCENARIOS[scenario](examples=examples // density, rng=rng, **options)
     fitter = Fitter(_fitted_columns(world))
     splits = _write_splits(
         world, root=root, seeds=split_seeds, examples=examples, fitter=fitter, on_progress=tell
     )
     description = f"synthetic log of {world.description}; {examples:,} examples, seed {seed}"
+    if density > 1:
+        description += f", {density} times as many for each id"
     info = DatasetInfo(
         name=scenario, description=description, splits=splits, columns=fitter.write(root)
     )
@@ -140,13 +150,19 @@ def _write_splits(
     return splits
 
 
-def _check_arguments(scenario: str, *, examples: int, seed: int, correlation: float | None) -> None:
+def _check_arguments(
+    scenario: str, *, examples: int, seed: int, density: int, correlation: float | None
+) -> None:
     if scenario not in SCENARIOS:
         raise InputError(f"{scenario}: no such scenario; {did_you_mean(scenario, SCENARIOS)}")
     if examples < MIN_EXAMPLES:
         raise InputError(f"examples: {examples} are too few; give {MIN_EXAMPLES:,} or more")
     if seed < 0:
         raise InputError(f"seed: {seed} is negative; give 0 or more")
+    if density < 1:
+        raise InputError(f"density: expected 1 or more, found {density}")
+    if density > 1 and SCENARIOS[scenario] is Correlated:
+        raise InputError("density: the scenario correlated takes none; it has no ids")
     if correlation is None:
         return
     if SCENARIOS[scenario] is not Correlated:

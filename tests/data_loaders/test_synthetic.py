@@ -142,6 +142,37 @@ def test_a_correlation_is_for_the_correlated_tasks_alone(
     assert not (tmp_path / "log").exists()
 
 
+def test_a_denser_log_has_as_many_examples_of_fewer_ids(tmp_path: Path) -> None:
+    """Users by so many times fewer as the density says; dataset.json says so."""
+    users = {}
+    for density in (1, 4):
+        out = tmp_path / str(density)
+        info = generate("ecommerce", out=str(out), examples=600_000, density=density)
+        train = pq.read_table(out / "train", columns=["user_id"])
+        assert info.splits["train"].examples == train.num_rows == 480_000
+        users[density] = pc.max(train["user_id"]).as_py()
+    assert users == {1: 4_000, 4: 1_000}
+    assert info.description.endswith("seed 0, 4 times as many for each id")
+
+
+@pytest.mark.parametrize(
+    ("scenario", "density", "message"),
+    [
+        ("news", 0, "density: expected 1 or more, found 0"),
+        ("correlated", 2, "density: the scenario correlated takes none; it has no ids"),
+    ],
+)
+def test_a_density_is_a_positive_number_and_of_ids(
+    tmp_path: Path, scenario: str, density: int, message: str
+) -> None:
+    """One line, before anything is written."""
+    out = str(tmp_path / "log")
+    with pytest.raises(InputError) as caught:
+        generate(scenario, out=out, examples=1_000, density=density)
+    assert str(caught.value) == message
+    assert not (tmp_path / "log").exists()
+
+
 def test_the_correlation_that_is_asked_for_is_the_logs(tmp_path: Path) -> None:
     """At 1 both tasks have one truth; dataset.json says so, and what mse is the best possible."""
     out = tmp_path / "log"
