@@ -135,11 +135,13 @@ class _Sources:
         parts: of dtype `PART`, (P,).
         addresses_PA: uint64, `EncodedRows.addresses` of each part's window.
         runs: of dtype `RUN`.
+        no_ids: (0,), of the type that ids have.
     """
 
     parts: np.ndarray
     addresses_PA: np.ndarray
     runs: np.ndarray
+    no_ids: np.ndarray
 
     @classmethod
     def of(cls, parts: Sequence[Part], *, num_lists: int, num_given_S: np.ndarray) -> _Sources:
@@ -149,11 +151,14 @@ class _Sources:
         ]
         parts_P = np.array(fields, PART)
         addresses = [part.rows.addresses for part in parts] or np.zeros((0, LISTS + 3 * num_lists))
+        id_dtypes = {part.rows.ids_FR.dtype for part in parts}
+        assert len(id_dtypes) <= 1
         is_given_R = np.concatenate([np.zeros(0, bool), *(part.is_given_R for part in parts)])
         return cls(
             parts=parts_P,
             addresses_PA=np.array(addresses, np.uint64),
             runs=runs_of(is_given_R, parts_P, num_given_S),
+            no_ids=np.zeros(0, id_dtypes.pop() if id_dtypes else np.int32),
         )
 
 
@@ -177,7 +182,7 @@ class _Ids:
         start_SK = np.cumsum(sums_SK).reshape(S, K) - sums_SK
         values = uninitialised((int(ends_S[-1]),), np.int64)
         weights = np.ones(ends_S[-1] if layout.is_weighted else 0, np.float32)
-        place_ids(*where, layout.num_ids, start_SK, values, weights)
+        place_ids(*where, layout.num_ids, sources.no_ids, start_SK, values, weights)
         sizes = np.diff(ends_S, prepend=0).tolist()
         none = [None] * S
         return cls(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from data_loaders.columns import gathered, kept_lists, numbers_of, valid_of
@@ -21,13 +22,18 @@ from data_loaders.rows import Ragged
 
 
 def room_for_lists(
-    columns: Sequence[tuple[pa.Array, np.ndarray]], *, num_rows: int, feature: IdListFeature
+    columns: Sequence[tuple[pa.Array, np.ndarray]],
+    *,
+    num_rows: int,
+    feature: IdListFeature,
+    dtype: npt.DTypeLike,
 ) -> Ragged:
     """Where the lists of columns can be written to, with their lengths.
 
     Args:
-        columns: with int64 (R,), the place of each row; no place twice.
+        columns: with uint32 (R,), the place of each row; no place twice.
         num_rows: of the result; a place that no row takes has an empty list.
+        dtype: of the ids.
     """
     offsets = np.zeros(num_rows + 1, np.int64)
     for column, place_R in columns:
@@ -35,7 +41,7 @@ def room_for_lists(
     np.cumsum(offsets, out=offsets)
     num_ids = (int(offsets[-1]),)
     return Ragged(
-        values_N=uninitialised(num_ids, np.int64),
+        values_N=uninitialised(num_ids, dtype),
         offsets_R=offsets,
         weights_N=uninitialised(num_ids, np.float32) if feature.is_weighted else None,
     )
@@ -55,13 +61,13 @@ def encode_lists(
     Args:
         weights: lists as long as those of the ids, if they have any.
         target: room for them.
-        place_R: int64, of each list.
+        place_R: uint32, of each list.
 
     Raises:
         WrongRowsError: an id or a weight is impossible.
     """
     starts, lengths = kept_lists(column, max_length=feature.max_length)
-    place_N = uninitialised((int(lengths.sum()),), np.int64)
+    place_N = uninitialised((int(lengths.sum()),), np.uint32)
     places_of_ids(lengths, place_R, target.offsets_R, place_N)
     weights_N = None
     if weights is not None:

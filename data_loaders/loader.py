@@ -13,7 +13,6 @@ from data_loaders.collate import Layout, Part, collate
 from data_loaders.config import DataConfig
 from data_loaders.dataset import Split
 from data_loaders.errors import InputError
-from data_loaders.hashing import shuffled
 from data_loaders.negatives import NegativeSampler
 from data_loaders.placement import in_order
 from data_loaders.prefetch import Prefetch
@@ -112,9 +111,11 @@ class InteractionLoader:
             StorageError: a file cannot be read (named).
             SchemaError: a value is impossible (file and column named).
         """
-        batches = self._batches(start=start, num_steps=num_steps)
+        rounds = self._rounds(start=start, num_steps=num_steps)
         return Prefetch(
-            (batch.pin_memory() for batch in batches) if pin_memory else batches,
+            ([batch.pin_memory() for batch in batches] for batches in rounds)
+            if pin_memory
+            else rounds,
             max_bytes=self._config.prefetch_bytes,
             num_bytes=lambda batch: batch.num_bytes,
         )
@@ -125,26 +126,26 @@ class InteractionLoader:
             rows = self._encoder.encode(self._reader.no_rows())
         except InputError:  # raised again, or skipped, where it stands in the log
             return
-        rows = in_order([(rows, shuffled(0, key=(0,)))], num_rows=0)
+        rows = in_order([(rows, np.zeros(0, np.uint32))], num_rows=0)
         part = Part(rows=rows, first=0, is_given_R=np.ones(0, bool), first_place=0, rows_per_step=1)
         list(collate([part], layout=self._layout, padded_sizes=[1], cursors=[Cursor()]))
 
-    def _batches(self, *, start: Cursor, num_steps: int) -> Iterator[InteractionBatch]:
+    def _rounds(self, *, start: Cursor, num_steps: int) -> Iterator[list[InteractionBatch]]:
         epoch, step = start.epoch, start.step
         # what was left out when the log was listed is told once in a run
         untold = self._reader.groups.skipped if self._rank == 0 and start == Cursor() else ()
         while num_steps > 0:
             plan = self.plan(epoch=epoch)
             steps = min(plan.num_steps - step, num_steps)
-            for batch in self._epoch_batches(plan, first_step=step, num_steps=steps):
-                batch.skipped, untold = (*untold, *batch.skipped), ()
-                yield batch
+            for batches in self._epoch_rounds(plan, first_step=step, num_steps=steps):
+                batches[0].skipped, untold = (*untold, *batches[0].skipped), ()
+                yield batches
             num_steps -= steps
             epoch, step = epoch + 1, 0
 
-    def _epoch_batches(
+    def _epoch_rounds(
         self, plan: EpochPlan, *, first_step: int, num_steps: int
-    ) -> Iterator[InteractionBatch]:
+    ) -> Iterator[list[InteractionBatch]]:
         """Steps of one epoch, a round of several steps at a time."""
         streams = [
             stream
@@ -162,13 +163,13 @@ class InteractionLoader:
         )
         windows = WindowsAhead(plan, streams=streams, first_step=first_step, reader=reader)
         try:
-            yield from self._rounds(plan, windows, first_step=first_step, num_steps=num_steps)
+            yield from self._made_of(windows, plan, first_step=first_step, num_steps=num_steps)
         finally:
             windows.close()
 
-    def _rounds(
-        self, plan: EpochPlan, windows: WindowsAhead, *, first_step: int, num_steps: int
-    ) -> Iterator[InteractionBatch]:
+    def _made_of(
+        self, windows: WindowsAhead, plan: EpochPlan, *, first_step: int, num_steps: int
+    ) -> Iterator[list[InteractionBatch]]:
         held: list[WindowRows] = []
         size = self._config.rows_per_example
         for steps in self._round_steps(plan, range(first_step, first_step + num_steps)):
@@ -178,16 +179,18 @@ class InteractionLoader:
                 part for rows in held for part in _parts(rows, plan=plan, steps=steps, size=size)
             ]
             sizes = plan.padded_sizes(world_size=self._world_size, steps=steps)
-            batches = collate(
-                parts,
-                layout=self._layout,
-                padded_sizes=[num_examples * size for num_examples in sizes],
-                cursors=[_cursor_behind(plan, step) for step in steps],
+            batches = list(
+                collate(
+                    parts,
+                    layout=self._layout,
+                    padded_sizes=[num_examples * size for num_examples in sizes],
+                    cursors=[_cursor_behind(plan, step) for step in steps],
+                )
             )
             told = _skipped_by_step(taken, plan=plan)
-            for taking, batch in zip(steps, batches, strict=True):
-                batch.skipped = tuple(told[taking])
-                yield batch
+            for step, batch in zip(steps, batches, strict=True):
+                batch.skipped = tuple(told[step])
+            yield batches
             held = [rows for rows in held if _last_step(rows.window, plan=plan) >= steps.stop]
 
     def _round_steps(self, plan: EpochPlan, steps: range) -> Iterator[range]:

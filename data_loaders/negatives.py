@@ -47,7 +47,7 @@ class KeyedRows:
     Attributes:
         rows: R of them.
         key_R: uint64, decides what is drawn for each.
-        place_R: int64, of each in its window.
+        place_R: uint32, of each in its window.
     """
 
     rows: EncodedRows
@@ -108,7 +108,7 @@ class NegativeSampler:
             examples: their places count log rows; those of the result count all.
         """
         k = self._per_example
-        nth_k = np.arange(1, 1 + k)
+        nth_k = np.arange(1, 1 + k, dtype=np.uint32)
         first_R = examples.place_R * (1 + k)
         state_R = mix64(examples.key_R ^ SALT)
         key_N = mix64(state_R[:, None] + nth_k.astype(np.uint64)).reshape(-1)

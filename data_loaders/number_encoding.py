@@ -94,7 +94,8 @@ class LabelEncoder:
             if where.null_count:
                 is_observed_R &= valid_of(where)
         is_possible = self._scale.write(raw_floats(column), is_observed_R, out_R, place_R)
-        if is_possible and not self._is_refused(out_R[place_R]).any():
+        is_refused_R = self._is_refused(out_R, place_R)
+        if is_possible and not is_refused_R.any():
             return
         numbers_R = floats_of(column)
         if where is not None:
@@ -102,7 +103,7 @@ class LabelEncoder:
         if isinstance(self._task, RegressionTask) and not is_possible:
             raise self._scale.error(numbers_R, out_R[place_R], name=self._column)
         outside_R = (numbers_R < self._scale.lowest) | (numbers_R > self._scale.highest)
-        is_wrong_R = outside_R | self._is_refused(out_R[place_R])
+        is_wrong_R = outside_R | is_refused_R
         expected, remedy = self._expected()
         raise WrongRowsError(
             f"column {self._column}: label {numbers_R[is_wrong_R][0]:g} of the {self._task.kind} "
@@ -111,16 +112,17 @@ class LabelEncoder:
             is_wrong_R=is_wrong_R,
         )
 
-    def _is_refused(self, labels_R: np.ndarray) -> np.ndarray:
-        """bool (R,): labels that lie in the range and are impossible all the same."""
+    def _is_refused(self, out_R: np.ndarray, place_R: np.ndarray) -> np.ndarray:
+        """bool (R,): labels that lie in the range and are impossible all the same; or (1,)."""
         task = self._task
         if isinstance(task, MulticlassTask):
+            labels_R = out_R[place_R]
             return (labels_R != np.floor(labels_R)) & ~np.isnan(labels_R)
         if isinstance(task, RegressionTask) and task.loss == "lognormal":
-            return labels_R <= 0
+            return out_R[place_R] <= 0
         if isinstance(task, RegressionTask) and task.loss == "ziln":
-            return labels_R < 0
-        return np.zeros(1, bool)
+            return out_R[place_R] < 0
+        return np.zeros(1, bool)  # gathers nothing: that takes as long as to write the labels
 
     def _expected(self) -> tuple[str, str]:
         """In words, and what to do."""

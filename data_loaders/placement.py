@@ -51,7 +51,7 @@ def in_order(parts: Sequence[tuple[EncodedRows, np.ndarray]], *, num_rows: int) 
     of many windows, is then read in sequence.
 
     Args:
-        parts: rows, and int64 (R,) the place of each; no place twice.
+        parts: rows, and uint32 (R,) the place of each; no place twice.
         num_rows: of the result; a place that no row takes has empty lists, and anything else.
     """
     places = [places_R for _, places_R in parts]
@@ -238,6 +238,7 @@ def place_ids(
     parts: np.ndarray,
     runs: np.ndarray,
     num_ids: int,
+    no_ids: np.ndarray,
     start_SK: np.ndarray,
     ids_N: np.ndarray,
     weights_N: np.ndarray,
@@ -245,6 +246,7 @@ def place_ids(
     """The ids of all features into batches.
 
     Args:
+        no_ids: (0,), of the type that ids have in windows.
         start_SK: int64, where the ids of each key of each step begin; moved on for lists.
         weights_N: float32 ones, or none if no list has weights.
     """
@@ -254,10 +256,10 @@ def place_ids(
         while end < len(runs) and runs[end].part == p:
             end += 1
         for k in range(num_ids):
-            column = addresses_PA[p, IDS] + np.uint64(8 * k * parts[p].window_rows)
+            column = addresses_PA[p, IDS] + np.uint64(no_ids.itemsize * k * parts[p].window_rows)
             for run in runs[begin:end]:
-                source = column + np.uint64(8 * run.first)
-                _copy(source, ids_N, start_SK[run.step, k] + run.slot, run.num_rows)
+                start = start_SK[run.step, k] + run.slot
+                _copy(column, no_ids, run.first, run.num_rows, ids_N, start)
         for k in range(num_ids, start_SK.shape[1]):
             offsets, values, weights = addresses_PA[p, LISTS + 3 * (k - num_ids) :][:3]
             offsets_R = carray(_pointer(offsets), (parts[p].window_rows + 1,), np.int64)
@@ -265,16 +267,25 @@ def place_ids(
                 first = offsets_R[run.first]
                 length = offsets_R[run.first + run.num_rows] - first
                 start = start_SK[run.step, k]
-                _copy(values + np.uint64(8 * first), ids_N, start, length)
+                _copy(values, no_ids, first, length, ids_N, start)
                 if len(weights_N) and weights:
-                    _copy(weights + np.uint64(4 * first), weights_N, start, length)
+                    _copy(weights, weights_N, first, length, weights_N, start)
                 start_SK[run.step, k] += length
         begin = end
 
 
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
-def _copy(address: np.uint64, target_N: np.ndarray, start: int, length: int) -> None:
-    values_N = carray(_pointer(address), (length,), target_N.dtype)
+def _copy(
+    address: np.uint64,
+    like: np.ndarray,
+    first: int,
+    length: int,
+    target_N: np.ndarray,
+    start: int,
+) -> None:
+    """Values `first` to `first + length` of those of `like`'s type that lie at an address."""
+    source = _pointer(address + np.uint64(like.itemsize * first))
+    values_N = carray(source, (length,), like.dtype)
     part_N = target_N[start : start + length]
     for n in range(length):
         part_N[n] = values_N[n]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -17,15 +17,17 @@ class Prefetch(Iterator[Item]):
     An exception of `items` is raised at its place.
 
     Args:
-        items: what to iterate over; only the thread touches it.
+        items: what to iterate over, a few at a time; only the thread touches it. Those few are
+            handed over at once: where the consumer is the faster one, each time wakes it.
         max_bytes: the thread pauses while as much or more is waiting to be taken.
         num_bytes: size of an item.
     """
 
     def __init__(
-        self, items: Iterator[Item], *, max_bytes: int, num_bytes: Callable[[Item], int]
+        self, items: Iterator[Sequence[Item]], *, max_bytes: int, num_bytes: Callable[[Item], int]
     ) -> None:
         self._waiting: _Waiting[Item] = _Waiting(max_bytes=max_bytes, num_bytes=num_bytes)
+        self._at_hand: Iterator[Item] = iter(())
         # the thread knows the queue and not this object, so that dropping it ends the thread
         self._thread = threading.Thread(
             target=self._waiting.fill, args=(items,), name="prefetch", daemon=True
@@ -38,9 +40,13 @@ class Prefetch(Iterator[Item]):
         """Ends the thread; what it made is dropped."""
         self._waiting.stop()
         self._thread.join()
+        self._at_hand = iter(())
 
     def __next__(self) -> Item:
-        return self._waiting.take()
+        while True:
+            for item in self._at_hand:
+                return item
+            self._at_hand = iter(self._waiting.take())
 
 
 def _abandon(waiting: _Waiting[Item], thread: threading.Thread) -> None:
@@ -56,22 +62,22 @@ class _Waiting(Generic[Item]):
     def __init__(self, *, max_bytes: int, num_bytes: Callable[[Item], int]) -> None:
         self._max_bytes = max_bytes
         self._num_bytes = num_bytes
-        self._items: collections.deque[tuple[Item, int]] = collections.deque()
+        self._items: collections.deque[tuple[Sequence[Item], int]] = collections.deque()
         self._bytes = 0
         self._end: BaseException | None = None
         self._is_stopped = False
         self._changed = threading.Condition()
 
-    def fill(self, items: Iterator[Item]) -> None:
+    def fill(self, items: Iterator[Sequence[Item]]) -> None:
         end: BaseException = StopIteration()
         try:
-            for item in items:
-                num_bytes = self._num_bytes(item)
+            for some in items:
+                num_bytes = sum(map(self._num_bytes, some))
                 with self._changed:
                     self._changed.wait_for(self._has_room)
                     if self._is_stopped:
                         return
-                    self._items.append((item, num_bytes))
+                    self._items.append((some, num_bytes))
                     self._bytes += num_bytes
                     self._changed.notify_all()
         except BaseException as error:  # raised in the consumer's thread
@@ -80,14 +86,14 @@ class _Waiting(Generic[Item]):
             self._end = end
             self._changed.notify_all()
 
-    def take(self) -> Item:
+    def take(self) -> Sequence[Item]:
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._end or self._is_stopped)
             if self._items:
-                item, num_bytes = self._items.popleft()
+                some, num_bytes = self._items.popleft()
                 self._bytes -= num_bytes
                 self._changed.notify_all()
-                return item
+                return some
             raise self._end or StopIteration
 
     def stop(self) -> None:

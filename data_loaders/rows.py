@@ -19,7 +19,7 @@ class Ragged:
     values    5 9    .   4 4 1        offsets  0 2 2 5
 
     Attributes:
-        values_N: int64, the lists behind one another.
+        values_N: int32 or int64, as `EncodedRows.ids_FR`; the lists behind one another.
         offsets_R: int64 (R + 1,).
         weights_N: float32, of each id when a bag is pooled; None where all weigh 1.
     """
@@ -49,7 +49,8 @@ class EncodedRows:
     """Log rows ready for batches.
 
     Attributes:
-        ids_FR: int64, table rows of the `id` features, in the recipe's order.
+        ids_FR: table rows of the `id` features, in the recipe's order; int32, or int64 where a
+            table has more rows than that can count: half the bytes take half the time to move.
         lists: of the `id_list` features, in the recipe's order.
         dense_DR: float32, standardised, no NaN.
         labels_TR: float32, columns as in `LabelColumns`, labels in the units of the loss; NaN where
@@ -67,10 +68,12 @@ class EncodedRows:
     @cached_property
     def addresses(self) -> np.ndarray:
         """uint64 (3 + 3 L,): where ids, dense and labels lie in memory, then offsets, values and
-        weights (0 if there are none) of each list; every array must be contiguous.
+        weights (0 if there are none) of each list; every array must be contiguous, and all ids of
+        one type.
         """
         arrays: list[np.ndarray | None] = [self.ids_FR, self.dense_DR, self.labels_TR]
         for ragged in self.lists:
             arrays += [ragged.offsets_R, ragged.values_N, ragged.weights_N]
         assert all(array is None or array.flags.c_contiguous for array in arrays)
+        assert all(ragged.values_N.dtype == self.ids_FR.dtype for ragged in self.lists)
         return np.array([0 if item is None else item.ctypes.data for item in arrays], np.uint64)

@@ -146,10 +146,11 @@ class EpochPlan:
             yield Window(stream=stream, start=start, pieces=tuple(pieces))
 
     def places(self, window: Window) -> np.ndarray:
-        """int64 (R,): the place in training of each of a window's rows, piece after piece."""
+        """uint32 (R,): the place in training of each of a window's rows, piece after piece."""
         if self.seed is None:
-            return np.arange(len(window))
-        return shuffled(len(window), key=(self.seed, self.epoch, window.stream, window.start))
+            return np.arange(len(window), dtype=np.uint32)
+        key = (self.seed, self.epoch, window.stream, window.start)
+        return shuffled(len(window), key=key).astype(np.uint32)
 
     def row_keys(self, piece: Piece) -> np.ndarray:
         """uint64 (R,), of each row of a piece: what is drawn for it in this epoch."""

@@ -49,6 +49,7 @@ class Encoder:
         self._config = config
         self._label_columns = LabelColumns.of(config)
         self._num_ids = sum(isinstance(item, IdFeature) for item in config.features.values())
+        self._id_dtype = np.int32 if max(num_rows.values(), default=0) <= 2**31 else np.int64
         self._ids: dict[str, IdEncoder] = {}
         self._numbers: dict[str, DenseEncoder] = {}
         for name, feature in config.features.items():
@@ -70,7 +71,7 @@ class Encoder:
             WrongRowsError: a value is impossible; the message names the column, not the file.
             SchemaError: a column cannot be used.
         """
-        place_R = np.arange(table.num_rows)
+        place_R = np.arange(table.num_rows, dtype=np.uint32)
         rows = self.room([(table, place_R)], num_rows=table.num_rows)
         self.write(table, rows, place_R)
         return rows
@@ -80,16 +81,17 @@ class Encoder:
         else holds anything yet.
 
         Args:
-            parts: tables, and int64 (R,) the place of each row; no place twice.
+            parts: tables, and uint32 (R,) the place of each row; no place twice.
         """
         config = self._config
         return EncodedRows(
-            ids_FR=uninitialised((self._num_ids, num_rows), np.int64),
+            ids_FR=uninitialised((self._num_ids, num_rows), self._id_dtype),
             lists=tuple(
                 room_for_lists(
                     [(column_of(table, feature.column or name), place) for table, place in parts],
                     num_rows=num_rows,
                     feature=feature,
+                    dtype=self._id_dtype,
                 )
                 for name, feature in config.features.items()
                 if isinstance(feature, IdListFeature)

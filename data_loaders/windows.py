@@ -56,7 +56,7 @@ class _Placed:
     Attributes:
         piece: where they lie in the log.
         table: their columns.
-        place_R: int64, of each in the window.
+        place_R: uint32, of each in the window.
     """
 
     piece: Piece

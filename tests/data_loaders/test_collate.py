@@ -55,17 +55,23 @@ def layouts(draw: st.DrawFn) -> Layout:
     )
 
 
-def draw_rows(random: np.random.Generator, *, num_rows: int, layout: Layout) -> EncodedRows:
+# Ids of tables of so many rows, which int32 can count, or not.
+TABLE_ROWS = {np.int32: 2**31, np.int64: 2**40}
+
+
+def draw_rows(
+    random: np.random.Generator, *, num_rows: int, layout: Layout, dtype: type = np.int32
+) -> EncodedRows:
     """Rows of this layout; only the first list has weights."""
-    lists = []
+    lists, highest = [], TABLE_ROWS[dtype]
     for index in range(layout.num_lists):
         offsets = np.concatenate([[0], np.cumsum(random.integers(0, 4, num_rows))])
         has_weights = layout.is_weighted and index == 0
         weights = random.random(offsets[-1], np.float32) if has_weights else None
-        values = random.integers(0, 50, offsets[-1])
+        values = random.integers(0, highest, offsets[-1], dtype)
         lists.append(Ragged(values_N=values, offsets_R=offsets, weights_N=weights))
     return EncodedRows(
-        ids_FR=random.integers(0, 50, (layout.num_ids, num_rows)),
+        ids_FR=random.integers(0, highest, (layout.num_ids, num_rows), dtype),
         lists=tuple(lists),
         dense_DR=random.random((layout.num_dense, num_rows), np.float32),
         labels_TR=random.random((layout.num_tasks, num_rows), np.float32),
@@ -111,10 +117,16 @@ def check_batch(batch: InteractionBatch, rows: list[Row], *, size: int, layout: 
     st.lists(st.integers(1, 3), max_size=3),
     st.integers(1, 4),
     st.integers(0, 2),
+    st.sampled_from(list(TABLE_ROWS)),
     st.randoms(use_true_random=False),
 )
 def test_collate_is_the_loop_over_streams_and_rows(
-    layout: Layout, rows_per_step: list[int], num_steps: int, num_padding: int, random: st.randoms
+    layout: Layout,
+    rows_per_step: list[int],
+    num_steps: int,
+    num_padding: int,
+    dtype: type,
+    random: st.randoms,
 ) -> None:
     """Each step takes its rows of each stream, in as many windows as there are, but for those that
     were skipped.
@@ -125,7 +137,8 @@ def test_collate_is_the_loop_over_streams_and_rows(
         cut = int(draw.integers(0, per_step * num_steps + 1))  # two windows of this stream
         for first_place, stop_place in ((0, cut), (cut, per_step * num_steps)):
             before = int(draw.integers(0, 3))
-            rows = draw_rows(draw, num_rows=before + stop_place - first_place, layout=layout)
+            num_rows = before + stop_place - first_place
+            rows = draw_rows(draw, num_rows=num_rows, layout=layout, dtype=dtype)
             is_given_R = draw.random(stop_place - first_place) < 0.8
             parts.append(
                 Part(
@@ -155,7 +168,8 @@ def test_rows_in_order_are_the_rows_of_all_parts(
 ) -> None:
     """Each at its place, in every column."""
     draw = np.random.default_rng(seed)
-    places = np.split(draw.permutation(sum(sizes)), np.cumsum(sizes)[:-1])
+    order = draw.permutation(sum(sizes)).astype(np.uint32)
+    places = np.split(order, np.cumsum(sizes)[:-1])
     parts = [draw_rows(draw, num_rows=size, layout=layout) for size in sizes]
     expected: dict[int, Row] = {}
     for rows, places_R in zip(parts, places, strict=True):

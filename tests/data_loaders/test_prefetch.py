@@ -20,8 +20,8 @@ class CorruptError(Exception):
 
 
 def prefetch(items: Iterator[Any], *, depth: int) -> Prefetch[Any]:
-    """Up to `depth` items of one byte each."""
-    return Prefetch(items, max_bytes=depth, num_bytes=lambda item: 1)
+    """Up to `depth` items of one byte each, made one at a time."""
+    return Prefetch(([item] for item in items), max_bytes=depth, num_bytes=lambda item: 1)
 
 
 def threads() -> set[threading.Thread]:
@@ -111,10 +111,27 @@ def test_large_items_count_for_what_they_weigh() -> None:
                 enough.set()
             yield item
 
-    ahead = Prefetch(items(), max_bytes=100, num_bytes=lambda item: 60)
+    ahead = Prefetch(([item] for item in items()), max_bytes=100, num_bytes=lambda item: 60)
     assert enough.wait(timeout=30)  # 0 and 1 are waiting, 2 is in the thread's hand
     assert started == [0, 1, 2]
     ahead.close()
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(), max_size=4)), st.integers(1, 5))
+def test_items_that_are_made_together_come_one_by_one(some: list[list[int]], depth: int) -> None:
+    """In their order, also where none is made at a time."""
+    ahead = Prefetch(iter(some), max_bytes=depth, num_bytes=lambda item: 1)
+    assert list(ahead) == list(itertools.chain(*some))
+    assert not threads()
+
+
+def test_closing_it_drops_what_was_made_together_too() -> None:
+    """Also what was handed over with an item that was taken."""
+    ahead = Prefetch(iter([[0, 1], [2]]), max_bytes=10, num_bytes=lambda item: 1)
+    assert next(ahead) == 0
+    ahead.close()
+    assert list(ahead) == []
 
 
 def test_dropping_it_ends_the_thread() -> None:

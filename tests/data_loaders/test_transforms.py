@@ -186,7 +186,7 @@ def naive_row(row: dict[str, Any]) -> dict[str, Any]:
 
 def assert_rows(encoded: EncodedRows, expected: list[dict[str, Any]]) -> None:
     assert len(encoded) == len(expected)
-    assert encoded.ids_FR.dtype == np.int64
+    assert encoded.ids_FR.dtype == np.int32
     assert encoded.dense_DR.dtype == encoded.labels_TR.dtype == np.float32
     for index, row in enumerate(expected):
         assert encoded.ids_FR[:, index].tolist() == [row["user"], row["name"], row["country"]]
@@ -202,7 +202,7 @@ def assert_rows(encoded: EncodedRows, expected: list[dict[str, Any]]) -> None:
         labels = [row["label buy"], row["label click"], row["label watch"]]
         np.testing.assert_allclose(encoded.labels_TR[:, index], labels, rtol=1e-6, atol=1e-6)
     for ragged in encoded.lists:
-        assert ragged.values_N.dtype == ragged.offsets_R.dtype == np.int64
+        assert (ragged.values_N.dtype, ragged.offsets_R.dtype) == (np.int32, np.int64)
         assert ragged.weights_N is None or ragged.weights_N.dtype == np.float32
         assert len(ragged.values_N) == ragged.offsets_R[-1]
         assert len(ragged.offsets_R) == len(expected) + 1
@@ -214,6 +214,31 @@ def test_encode_is_the_row_by_row_loop(table: pa.Table) -> None:
     """Over nulls, slices, chunks, empty tables, and all types that a column may have."""
     expected = [naive_row(row) for row in table.to_pylist()]
     assert_rows(Encoder(DATA, num_rows=NUM_ROWS).encode(table), expected)
+
+
+@settings(deadline=None, max_examples=20)
+@given(tables())
+def test_ids_of_a_table_that_int32_cannot_count_are_wider(table: pa.Table) -> None:
+    """Of all tables then; the rows of the others are the same."""
+    narrow = Encoder(DATA, num_rows=NUM_ROWS).encode(table)
+    wide = Encoder(DATA, num_rows=NUM_ROWS | {"user": 2**31 + 1}).encode(table)
+    assert wide.ids_FR.dtype == np.int64
+    assert wide.ids_FR[1:].tolist() == narrow.ids_FR[1:].tolist()
+    for wider, ragged in zip(wide.lists, narrow.lists, strict=True):
+        assert wider.values_N.dtype == np.int64
+        assert wider.values_N.tolist() == ragged.values_N.tolist()
+
+
+def test_a_row_of_a_large_table_may_lie_beyond_int32() -> None:
+    """Ids are hashed into all of its rows."""
+    data = DataConfig.model_validate(
+        {"features": {"user": {"kind": "id"}}, "tasks": {"click": {"kind": "binary"}}}
+    )
+    users = pa.array(range(100))
+    table = pa.table({"user": users, "click": pa.nulls(100, pa.int8())})
+    (rows_R,) = Encoder(data, num_rows={"user": 2**40}).encode(table).ids_FR
+    assert rows_R.tolist() == [1 + int(hashed) % (2**40 - 1) for hashed in hash_ids(users)]
+    assert rows_R.max() > 2**31
 
 
 @settings(deadline=None)

@@ -23,5 +23,5 @@ def taken(rows: EncodedRows, picked: np.ndarray) -> EncodedRows:
 def joined(parts: Sequence[EncodedRows]) -> EncodedRows:
     """The rows of all parts, behind one another."""
     ends = np.cumsum([len(part) for part in parts])
-    places = np.split(np.arange(ends[-1]), ends[:-1])
+    places = np.split(np.arange(ends[-1], dtype=np.uint32), ends[:-1])
     return in_order(list(zip(parts, places, strict=True)), num_rows=int(ends[-1]))
