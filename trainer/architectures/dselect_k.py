@@ -120,7 +120,7 @@ def entropy(selected_BKN: Tensor) -> Tensor:
 def smooth_step(values: Tensor, *, width: float) -> Tensor:
     """0 below -width / 2, 1 above width / 2, between them the cubic that meets both smoothly.
 
-    Source: Hazimeh et al. 2021, equation 5.
+    Source: Hazimeh et al. 2021, the smooth-step function.
     """
     inside = (values / width).clamp(-0.5, 0.5)
     return 0.5 + inside * (1.5 - 2 * inside.square())

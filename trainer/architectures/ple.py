@@ -24,7 +24,7 @@ class Ple(Architecture):
     shared stream every task's loss reaches them. On the last level only the shared experts are.
 
     Source: Tang et al., "Progressive layered extraction (PLE): a novel multi-task learning model
-        for personalized recommendations", RecSys 2020, equations 1 to 6.
+        for personalized recommendations", RecSys 2020, equations 2 to 7.
     """
 
     def __init__(self, config: CgcConfig | PleConfig, *, sizes: Sizes) -> None:

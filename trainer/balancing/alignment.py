@@ -25,7 +25,7 @@ class Imtl(GradientBalancer):
     Losses: exp(s) L - s for each task, with s learned by the run's dense optimizer; a task without
     labels in a step adds nothing.
 
-    Source: Liu et al., "Towards impartial multi-task learning", ICLR 2021, equations 4 and 9.
+    Source: Liu et al., "Towards impartial multi-task learning", ICLR 2021, equations 2 and 6.
     """
 
     def __init__(self, config: ImtlConfig, *, tasks: tuple[TaskLoss, ...], seed: int) -> None:
@@ -57,7 +57,7 @@ class AlignedMtl(GradientBalancer):
     their own and are left out.
 
     Source: Senushkin, Patakin, Kuznetsov and Konushin, "Independent component alignment for
-        multi-task learning", CVPR 2023, equations 11 and 12, algorithm 1.
+        multi-task learning", CVPR 2023, equations 4 and 5, algorithm 1.
     """
 
     def present_factors(

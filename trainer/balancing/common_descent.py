@@ -22,10 +22,10 @@ class Mgda(GradientBalancer):
 
     Exact for any number of tasks, where the paper has a closed form for two and iterates
     (Frank-Wolfe) for more: up to a scale, the weights are where x'Gx / 2 - sum(x) is least, x >= 0.
-    The gradients are those at what the tasks share, as in the paper's equation 4.
+    The gradients are those at what the tasks share, as in the paper's MGDA-UB.
 
     Source: Sener and Koltun, "Multi-task learning as multi-objective optimization", NeurIPS 2018,
-        equations 3 and 4.
+        equation 3.
     """
 
     def present_factors(
@@ -48,7 +48,7 @@ class Cagrad(GradientBalancer):
     The paper minimises the dual over weights that sum to 1, by a general solver: the same d.
 
     Source: Liu, Liu, Jin, Stone and Liu, "Conflict-averse gradient descent for multi-task
-        learning", NeurIPS 2021, equation 4, algorithm 1.
+        learning", NeurIPS 2021, equation 3, algorithm 1.
     """
 
     def __init__(self, config: CagradConfig, *, tasks: tuple[TaskLoss, ...], seed: int) -> None:

@@ -31,7 +31,7 @@ class TaskRelation(nn.Module):
 
     Source: Evgeniou and Pontil, "Regularized multi-task learning", KDD 2004; Zhang and Yeung, "A
         convex formulation for learning task relationships in multi-task learning", UAI 2010,
-        equations 7 and 10.
+        equation 7 and section 2.2.
 
     Args:
         config: of the penalty.

@@ -55,7 +55,7 @@ class LognormalLoss(ExampleLoss):
     sigma before a softplus.
 
     Source: Wang, Liu and Miao, "A deep probabilistic model for customer lifetime value prediction",
-        2019, section 3, equation 4; the floor under sigma is ours.
+        2019, the lognormal loss; the floor under sigma is ours.
     """
 
     placeholder = 1.0
@@ -79,7 +79,7 @@ class ZilnLoss(ExampleLoss):
     in nats, and for amounts above 0 that of `LognormalLoss` in addition.
 
     Source: Wang, Liu and Miao, "A deep probabilistic model for customer lifetime value prediction",
-        2019, section 3, equations 3 to 5; the floor under sigma is ours.
+        2019, the ZILN loss; the floor under sigma is ours.
     """
 
     @property

@@ -56,7 +56,7 @@ class AmountMetrics(RegressionMetrics):
     predictions over that in their own order: 1 for the right order, 0 for none. Of zero-inflated
     labels also `nonzero_auc`: how well those above 0 are told from 0.
 
-    Source: Wang, Liu and Miao, 2019, section 5, normalised Gini coefficient.
+    Source: Wang, Liu and Miao, 2019, normalised Gini coefficient.
     """
 
     def shapes(self) -> list[tuple[int, ...]]:

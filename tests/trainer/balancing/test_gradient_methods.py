@@ -172,7 +172,7 @@ def test_imtl_has_equal_projections_on_all_gradients(gradients_TD: Tensor) -> No
 
 
 def test_imtl_is_the_papers_closed_form() -> None:
-    """Equation 4, where its factors are positive."""
+    """Equation 2, where its factors are positive."""
     compared = 0
     for seed in range(20):
         gradients_TD = drawn(3, seed=seed, width=20)
