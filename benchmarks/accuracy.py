@@ -61,6 +61,7 @@ class Experiment(Section):
         correlation: of the scenario `correlated`.
         correlations: of its data sets: one experiment each, shown together.
         overrides: of the recipe, for all variants.
+        table_dim: of all its tables, instead of the recipe's.
         metric: of each task.
         metrics: of a task that has no such metric.
         variants: by name.
@@ -79,6 +80,7 @@ class Experiment(Section):
     correlation: float | None = None
     correlations: tuple[float, ...] = ()
     overrides: tuple[str, ...] = ()
+    table_dim: int | None = None
     metric: str = "auc"
     metrics: dict[str, str] = Field(default_factory=dict)
     variants: dict[str, Variant] = Field(min_length=1)
@@ -218,7 +220,10 @@ def _runs(experiments: Mapping[str, Experiment], *, out: Path, num_seeds: int) -
                 folder = str(out / name / variant / f"seed-{seed}")
                 own = (f"data.root={root}", f"run.uri={folder}", f"run.seed={seed}")
                 overrides = (*experiment.overrides, *item.overrides, *own)
-                load_recipe(experiment.recipe, overrides=overrides)  # before hours are spent
+                recipe = load_recipe(experiment.recipe, overrides=overrides)  # before hours pass
+                if experiment.table_dim is not None:
+                    dim, tables = experiment.table_dim, recipe.embeddings.tables
+                    overrides += tuple(f"embeddings.tables.{table}.dim={dim}" for table in tables)
                 yield Run(name, variant, seed, experiment.recipe, overrides, folder)
 
 
