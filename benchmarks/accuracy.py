@@ -219,12 +219,18 @@ def _runs(experiments: Mapping[str, Experiment], *, out: Path, num_seeds: int) -
             for seed in range(num_seeds):
                 folder = str(out / name / variant / f"seed-{seed}")
                 own = (f"data.root={root}", f"run.uri={folder}", f"run.seed={seed}")
-                overrides = (*experiment.overrides, *item.overrides, *own)
-                recipe = load_recipe(experiment.recipe, overrides=overrides)  # before hours pass
-                if experiment.table_dim is not None:
-                    dim, tables = experiment.table_dim, recipe.embeddings.tables
-                    overrides += tuple(f"embeddings.tables.{table}.dim={dim}" for table in tables)
+                overrides = (*_common_overrides(experiment), *item.overrides, *own)
+                load_recipe(experiment.recipe, overrides=overrides)  # before hours are spent
                 yield Run(name, variant, seed, experiment.recipe, overrides, folder)
+
+
+def _common_overrides(experiment: Experiment) -> tuple[str, ...]:
+    """Of all variants."""
+    if experiment.table_dim is None:
+        return experiment.overrides
+    tables = load_recipe(experiment.recipe, overrides=experiment.overrides).embeddings.tables
+    dims = (f"embeddings.tables.{name}.dim={experiment.table_dim}" for name in tables)
+    return (*experiment.overrides, *dims)
 
 
 def _train(run: Run) -> None:

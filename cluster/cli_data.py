@@ -66,7 +66,11 @@ def generate(
     seed: Annotated[int, typer.Option(help="the same seed writes the same bytes")] = 0,
     density: Annotated[
         int,
-        typer.Option(min=1, help="times as many examples for each user, item and ad, of fewer"),
+        typer.Option(
+            min=1,
+            help="so many times as many examples for each user, item and ad, of which there are so "
+            "many times fewer; takes 150,000 examples or more for each",
+        ),
     ] = 1,
     correlation: Annotated[
         float | None,

@@ -7,6 +7,7 @@ import pyarrow as pa
 from numba import njit
 
 from data_loaders.columns import is_valid, raw_values, valid_of, write_rows_of_codes
+from data_loaders.memory import frozen
 
 # Changing this key, or anything below, moves every hashed id to another row of its table: old
 # checkpoints turn to noise. tests/data_loaders/test_hashing.py holds golden values.
@@ -39,18 +40,15 @@ def hashed_range(start: int, stop: int, *, key: tuple[int, ...]) -> np.ndarray:
     return mix64(_state(key) ^ mix64(np.arange(start, stop, dtype=np.uint64)))
 
 
-def hash_rows(column: pa.Array, *, num_rows: int, missing_row: int = 0) -> np.ndarray:
-    """Rows 1 to num_rows - 1 of a table for a column of ids, `missing_row` for null: int64 (N,)."""
-    rows_N = np.empty(len(column), np.int64)
-    place_N = np.arange(len(column))
-    write_hashed(column, rows_N, place_N, num_rows=num_rows, missing_row=missing_row)
-    return rows_N
+def hash_rows(column: pa.Array, *, num_rows: int) -> np.ndarray:
+    """Rows 1 to num_rows - 1 of a table for a column of ids, 0 for null: int64 (N,)."""
+    return np.where(valid_of(column), _rows_of_hashes(column, np.uint64(num_rows - 1)), 0)
 
 
 def write_hashed(
     column: pa.Array, out_N: np.ndarray, place_N: np.ndarray, *, num_rows: int, missing_row: int
 ) -> None:
-    """Writes what `hash_rows` returns, each row to its place."""
+    """Writes what `hash_rows` returns, each row to its place; `missing_row` for null."""
     num_hashed = np.uint64(num_rows - 1)
     if pa.types.is_integer(column.type):
         _write_hashed(*raw_values(column), num_hashed, missing_row, place_N, out_N)
@@ -76,13 +74,14 @@ def hash_ids(column: pa.Array) -> np.ndarray:
         return mix64(raw_values(column)[0].astype(np.uint64, copy=False))
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if not len(column):
-        return np.zeros(0, np.uint64)
-    is_large = pa.types.is_large_string(column.type)
-    _, offsets, text = column.buffers()
-    offsets_N = np.frombuffer(offsets, np.int64 if is_large else np.int32)
-    text_N = np.frombuffer(text, np.uint8) if text is not None else np.zeros(0, np.uint8)
-    return _sip_hashes(text_N, offsets_N[column.offset : column.offset + len(column) + 1], *_KEYS)
+    _, offsets, text = column.buffers()  # an empty column may lack both
+    offset_type = np.int64 if pa.types.is_large_string(column.type) else np.int32
+    offsets_N, text_N = np.zeros(1, offset_type), np.zeros(0, np.uint8)
+    if len(column):
+        offsets_N = np.frombuffer(offsets, offset_type)[column.offset :][: len(column) + 1]
+    if text is not None:
+        text_N = np.frombuffer(text, np.uint8)
+    return _sip_hashes(frozen(text_N), frozen(offsets_N), *_KEYS)
 
 
 def _state(key: tuple[int, ...]) -> np.uint64:

@@ -13,12 +13,14 @@ import pyarrow as pa
 
 from data_loaders.columns import gathered, kept_lists, numbers_of, valid_of
 from data_loaders.config import IdListFeature
-from data_loaders.errors import WrongRowsError, wrong_rows_of
+from data_loaders.errors import InputError, WrongRowsError, wrong_rows_of
 from data_loaders.id_encoding import IdEncoder
 from data_loaders.memory import uninitialised
 from data_loaders.number_encoding import finite_float32
 from data_loaders.placement import places_of_ids
 from data_loaders.rows import Ragged
+
+MAX_IDS = 2**32
 
 
 def room_for_lists(
@@ -34,11 +36,19 @@ def room_for_lists(
         columns: with uint32 (R,), the place of each row; no place twice.
         num_rows: of the result; a place that no row takes has an empty list.
         dtype: of the ids.
+
+    Raises:
+        InputError: there are more than `MAX_IDS` ids.
     """
     offsets = np.zeros(num_rows + 1, np.int64)
     for column, place_R in columns:
         _, offsets[1:][place_R] = kept_lists(column, max_length=feature.max_length)
     np.cumsum(offsets, out=offsets)
+    if offsets[-1] > MAX_IDS:  # their places are counted in 32 bits
+        raise InputError(
+            f"a window of {num_rows:,} rows has lists of {offsets[-1]:,} ids; expected at most "
+            f"{MAX_IDS:,}; lower data.shuffle_rows, or a feature's max_length"
+        )
     num_ids = (int(offsets[-1]),)
     return Ragged(
         values_N=uninitialised(num_ids, dtype),

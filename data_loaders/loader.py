@@ -13,6 +13,7 @@ from data_loaders.collate import Layout, Part, collate
 from data_loaders.config import DataConfig
 from data_loaders.dataset import Split
 from data_loaders.errors import InputError
+from data_loaders.hashing import shuffled
 from data_loaders.negatives import NegativeSampler
 from data_loaders.placement import in_order
 from data_loaders.prefetch import Prefetch
@@ -126,7 +127,7 @@ class InteractionLoader:
             rows = self._encoder.encode(self._reader.no_rows())
         except InputError:  # raised again, or skipped, where it stands in the log
             return
-        rows = in_order([(rows, np.zeros(0, np.uint32))], num_rows=0)
+        rows = in_order([(rows, shuffled(0, key=(0,)).astype(np.uint32))], num_rows=0)
         part = Part(rows=rows, first=0, is_given_R=np.ones(0, bool), first_place=0, rows_per_step=1)
         list(collate([part], layout=self._layout, padded_sizes=[1], cursors=[Cursor()]))
 

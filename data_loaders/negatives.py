@@ -129,7 +129,7 @@ class NegativeSampler:
         """k times each row, with drawn items in place of its own."""
         items, is_drawn = self._items, self._is_drawn
         row_N = np.repeat(np.arange(len(rows)), self._per_example)
-        labels_TN = rows.labels_TR[:, row_N]  # example weights are those of the log row
+        labels_TN = rows.labels_TR.take(row_N, axis=1)  # example weights are the log row's
         labels_TN[: len(self._is_zero_T)] = np.where(self._is_zero_T, 0.0, np.nan)[:, None]
         drawn_lists = iter(items.lists)
         drawn = EncodedRows(
@@ -157,7 +157,7 @@ class _LogQ:
     the model cannot tell apart, are drawn as often as all of them together.
 
     Args:
-        rows_I: int64, of the catalogue's items.
+        rows_I: int32 or int64, of the catalogue's items.
         weights_I: float64, how often each is drawn, relative to the others.
         place: of the feature among the `id` features of encoded rows.
     """

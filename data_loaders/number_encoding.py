@@ -113,7 +113,9 @@ class LabelEncoder:
         )
 
     def _is_refused(self, out_R: np.ndarray, place_R: np.ndarray) -> np.ndarray:
-        """bool (R,): labels that lie in the range and are impossible all the same; or (1,)."""
+        """bool (R,): labels in the range that are impossible all the same; (1,), False, where
+        the task refuses none, for to gather labels takes as long as to write them.
+        """
         task = self._task
         if isinstance(task, MulticlassTask):
             labels_R = out_R[place_R]
@@ -122,7 +124,7 @@ class LabelEncoder:
             return out_R[place_R] <= 0
         if isinstance(task, RegressionTask) and task.loss == "ziln":
             return out_R[place_R] < 0
-        return np.zeros(1, bool)  # gathers nothing: that takes as long as to write the labels
+        return np.zeros(1, bool)
 
     def _expected(self) -> tuple[str, str]:
         """In words, and what to do."""

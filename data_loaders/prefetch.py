@@ -19,7 +19,7 @@ class Prefetch(Iterator[Item]):
     Args:
         items: what to iterate over, a few at a time; only the thread touches it. Those few are
             handed over at once: where the consumer is the faster one, each time wakes it.
-        max_bytes: the thread pauses while as much or more is waiting to be taken.
+        max_bytes: the thread pauses while as much or more is waiting to be handed over.
         num_bytes: size of an item.
     """
 
@@ -27,7 +27,7 @@ class Prefetch(Iterator[Item]):
         self, items: Iterator[Sequence[Item]], *, max_bytes: int, num_bytes: Callable[[Item], int]
     ) -> None:
         self._waiting: _Waiting[Item] = _Waiting(max_bytes=max_bytes, num_bytes=num_bytes)
-        self._at_hand: Iterator[Item] = iter(())
+        self._at_hand: collections.deque[Item] = collections.deque()
         # the thread knows the queue and not this object, so that dropping it ends the thread
         self._thread = threading.Thread(
             target=self._waiting.fill, args=(items,), name="prefetch", daemon=True
@@ -40,13 +40,12 @@ class Prefetch(Iterator[Item]):
         """Ends the thread; what it made is dropped."""
         self._waiting.stop()
         self._thread.join()
-        self._at_hand = iter(())
+        self._at_hand.clear()
 
     def __next__(self) -> Item:
-        while True:
-            for item in self._at_hand:
-                return item
-            self._at_hand = iter(self._waiting.take())
+        while not self._at_hand:
+            self._at_hand.extend(self._waiting.take())
+        return self._at_hand.popleft()
 
 
 def _abandon(waiting: _Waiting[Item], thread: threading.Thread) -> None:

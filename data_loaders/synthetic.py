@@ -56,6 +56,8 @@ SCENARIOS: dict[str, type[Scenario]] = {
 }
 
 MIN_EXAMPLES = 1_000
+# Of a log of so many examples a scenario has the fewest users and items that it may have.
+MIN_DENSE_EXAMPLES = 150_000
 CHUNK_EXAMPLES = 65_536
 
 
@@ -88,8 +90,8 @@ def generate(
 
     Raises:
         InputError: the scenario is unknown, `examples` below 1,000, `seed` negative, `density`
-            below 1 or given to `correlated`, or `correlation` beyond -1 and 1 or given to another
-            scenario.
+            below 1, given to `correlated` or too high for so few examples, or `correlation` beyond
+            -1 and 1 or given to another scenario.
         StorageError: `out` holds something else, or cannot be reached or written.
     """
     _check_arguments(
@@ -163,6 +165,11 @@ def _check_arguments(
         raise InputError(f"density: expected 1 or more, found {density}")
     if density > 1 and SCENARIOS[scenario] is Correlated:
         raise InputError("density: the scenario correlated takes none; it has no ids")
+    if density > 1 and examples < MIN_DENSE_EXAMPLES * density:
+        raise InputError(
+            f"density: {density} takes {MIN_DENSE_EXAMPLES * density:,} examples or more, found "
+            f"{examples:,}; a shorter log has no fewer ids at a higher density"
+        )
     if correlation is None:
         return
     if SCENARIOS[scenario] is not Correlated:

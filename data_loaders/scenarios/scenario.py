@@ -15,8 +15,9 @@ class Scenario(Protocol):
 
     The constructor makes the world, once, a function of its arguments: what stays the same for the
     whole log (effects of ids, a graph, prices, the scale of each task) is drawn there and nowhere
-    else. It is told the number of examples of the whole log, with which users and items may grow,
-    up to a cap. `draw` makes examples.
+    else. It is told the number of examples of the whole log, by its density, with which users and
+    items may grow, up to a cap: what a scenario says of their numbers holds at density 1.
+    `draw` makes examples.
     """
 
     tasks: ClassVar[dict[str, TaskKind]]

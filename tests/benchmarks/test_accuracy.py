@@ -10,9 +10,7 @@ import pytest
 
 from benchmarks.accuracy import Experiment, read_experiments, run_experiments, write_results
 from benchmarks.accuracy_report import write_accuracy_report
-from data_loaders.dataset import read_dataset_info
 from data_loaders.errors import InputError
-from data_loaders.storage import locate
 from trainer.recipe_file import load_recipe
 
 EXPERIMENT = Experiment.model_validate(
@@ -21,7 +19,6 @@ EXPERIMENT = Experiment.model_validate(
         "recipe": "social",
         "generate": "social",
         "examples": 2000,
-        "density": 2,
         "table_dim": 4,
         "overrides": ["run.num_epochs=1", "data.batch_size=256", "run.max_auc_gap=null"],
         "variants": {
@@ -49,7 +46,7 @@ def test_every_shipped_experiment_is_a_recipe_with_its_variants() -> None:
 
 @pytest.mark.slow
 def test_runs_are_made_once(tmp_path: Path) -> None:
-    """Their figures are those of their summaries, in the order of seeds; tables and log are as the
+    """Their figures are those of their summaries, in the order of seeds; tables are as wide as the
     experiment says.
     """
     asked: dict[str, Any] = {"out": tmp_path, "source": tmp_path, "num_seeds": 1}
@@ -60,12 +57,15 @@ def test_runs_are_made_once(tmp_path: Path) -> None:
             assert auc == summary["tasks"][task]["auc"]
     recipe = load_recipe(str(tmp_path / "toy/mmoe/seed-0/recipe.yaml"))
     assert {table.dim for table in recipe.embeddings.tables.values()} == {4}
-    info = read_dataset_info(locate(str(tmp_path / "data/social-2000-density-2")))
-    assert info is not None
-    assert "2 times as many for each id" in info.description
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert run_experiments({"toy": EXPERIMENT}, **asked)["toy"]["variants"] == found
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_denser_log_is_a_data_set_of_its_own() -> None:
+    """Not that of the usual density."""
+    dense = EXPERIMENT.model_copy(update={"density": 8})
+    assert (EXPERIMENT.data_name, dense.data_name) == ("social-2000", "social-2000-density-8")
 
 
 def written_twice(results: dict[str, Any], *, experiment: Experiment, folder: Path) -> str:
@@ -109,7 +109,6 @@ CURVES = EXPERIMENT.model_copy(
     update={
         "recipe": "correlated",
         "generate": "correlated",
-        "density": 1,
         "table_dim": None,
         "correlations": (0.5, 1.0),
         "metric": "mse",

@@ -126,6 +126,19 @@ def test_items_that_are_made_together_come_one_by_one(some: list[list[int]], dep
     assert not threads()
 
 
+def test_an_exception_comes_behind_all_that_were_made_together() -> None:
+    """However few of them had been taken when it was raised."""
+
+    def some() -> Iterator[list[int]]:
+        yield [0, 1, 2]
+        raise CorruptError("here")
+
+    ahead = Prefetch(some(), max_bytes=1, num_bytes=lambda item: 1)
+    assert [next(ahead) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(CorruptError, match="here"):
+        next(ahead)
+
+
 def test_closing_it_drops_what_was_made_together_too() -> None:
     """Also what was handed over with an item that was taken."""
     ahead = Prefetch(iter([[0, 1], [2]]), max_bytes=10, num_bytes=lambda item: 1)

@@ -145,14 +145,14 @@ def test_a_correlation_is_for_the_correlated_tasks_alone(
 def test_a_denser_log_has_as_many_examples_of_fewer_ids(tmp_path: Path) -> None:
     """Users by so many times fewer as the density says; dataset.json says so."""
     users = {}
-    for density in (1, 4):
+    for density in (1, 2):
         out = tmp_path / str(density)
-        info = generate("ecommerce", out=str(out), examples=600_000, density=density)
+        info = generate("ecommerce", out=str(out), examples=300_000, density=density)
         train = pq.read_table(out / "train", columns=["user_id"])
-        assert info.splits["train"].examples == train.num_rows == 480_000
+        assert info.splits["train"].examples == train.num_rows == 240_000
         users[density] = pc.max(train["user_id"]).as_py()
-    assert users == {1: 4_000, 4: 1_000}
-    assert info.description.endswith("seed 0, 4 times as many for each id")
+    assert users == {1: 2_000, 2: 1_000}
+    assert info.description.endswith("seed 0, 2 times as many for each id")
 
 
 @pytest.mark.parametrize(
@@ -160,6 +160,12 @@ def test_a_denser_log_has_as_many_examples_of_fewer_ids(tmp_path: Path) -> None:
     [
         ("news", 0, "density: expected 1 or more, found 0"),
         ("correlated", 2, "density: the scenario correlated takes none; it has no ids"),
+        (
+            "news",
+            2,
+            "density: 2 takes 300,000 examples or more, found 1,000; a shorter log has no fewer "
+            "ids at a higher density",
+        ),
     ],
 )
 def test_a_density_is_a_positive_number_and_of_ids(

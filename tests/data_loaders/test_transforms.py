@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_loaders import list_encoding
 from data_loaders.config import (
     DataConfig,
     DenseFeature,
@@ -21,7 +22,7 @@ from data_loaders.config import (
     RegressionTask,
     fitted_number,
 )
-from data_loaders.errors import SchemaError
+from data_loaders.errors import InputError, SchemaError
 from data_loaders.hashing import hash_ids
 from data_loaders.rows import EncodedRows, Ragged
 from data_loaders.transforms import Encoder
@@ -282,6 +283,15 @@ def test_an_id_beyond_64_bits_of_sign_is_refused_or_hashed() -> None:
     with pytest.raises(SchemaError, match="lies outside"):
         encode_one(ids, feature={"kind": "id", "encoding": "direct"})
     assert 1 <= encode_one(ids, feature={"kind": "id"}).ids_FR[0, 0] <= 9
+
+
+def test_more_ids_than_a_window_can_count_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would overwrite each other; two settings make windows smaller."""
+    monkeypatch.setattr(list_encoding, "MAX_IDS", 3)
+    feature = {"kind": "id_list"}
+    assert encode_one(pa.array([[1, 2], [3]]), feature=feature).lists[0].offsets_R[-1] == 3
+    with pytest.raises(InputError, match=r"2 rows has lists of 4 ids; .* lower data\.shuffle_rows"):
+        encode_one(pa.array([[1, 2], [3, 4]]), feature=feature)
 
 
 def test_what_hides_behind_a_null_list_is_not_read() -> None:
