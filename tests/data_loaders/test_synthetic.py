@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -124,20 +126,44 @@ def test_wrong_arguments_are_refused_before_anything_is_written(
 
 
 @pytest.mark.parametrize(
-    ("scenario", "correlation", "message"),
+    ("scenario", "options", "message"),
     [
-        ("social", 0.5, "correlation: the scenario social takes none; only correlated does"),
-        ("correlated", 1.5, "correlation: expected a number from -1 to 1, found 1.5"),
-        ("correlated", float("nan"), "correlation: expected a number from -1 to 1, found nan"),
+        (
+            "social",
+            {"correlation": 0.5},
+            "correlation: the scenario social takes none; only correlated does",
+        ),
+        (
+            "correlated",
+            {"correlation": 1.5},
+            "correlation: expected a number from -1 to 1, found 1.5",
+        ),
+        (
+            "correlated",
+            {"correlation": math.nan},
+            "correlation: expected a number from -1 to 1, found nan",
+        ),
+        ("news", {"density": 0}, "density: expected 1 or more, found 0"),
+        (
+            "correlated",
+            {"density": 2},
+            "density: the scenario correlated takes none; it has no ids",
+        ),
+        (
+            "news",
+            {"density": 2},
+            "density: 2 takes 300,000 examples or more, found 1,000; a shorter log has no fewer "
+            "ids at a higher density",
+        ),
     ],
 )
-def test_a_correlation_is_for_the_correlated_tasks_alone(
-    tmp_path: Path, scenario: str, correlation: float, message: str
+def test_an_option_that_would_change_nothing_is_refused(
+    tmp_path: Path, scenario: str, options: dict[str, Any], message: str
 ) -> None:
-    """One line, before anything is written."""
+    """And one beyond its range: in one line, before anything is written."""
     out = str(tmp_path / "log")
     with pytest.raises(InputError) as caught:
-        generate(scenario, out=out, examples=1_000, correlation=correlation)
+        generate(scenario, out=out, examples=1_000, **options)
     assert str(caught.value) == message
     assert not (tmp_path / "log").exists()
 
@@ -153,30 +179,6 @@ def test_a_denser_log_has_as_many_examples_of_fewer_ids(tmp_path: Path) -> None:
         users[density] = pc.max(train["user_id"]).as_py()
     assert users == {1: 2_000, 2: 1_000}
     assert info.description.endswith("seed 0, 2 times as many for each id")
-
-
-@pytest.mark.parametrize(
-    ("scenario", "density", "message"),
-    [
-        ("news", 0, "density: expected 1 or more, found 0"),
-        ("correlated", 2, "density: the scenario correlated takes none; it has no ids"),
-        (
-            "news",
-            2,
-            "density: 2 takes 300,000 examples or more, found 1,000; a shorter log has no fewer "
-            "ids at a higher density",
-        ),
-    ],
-)
-def test_a_density_is_a_positive_number_and_of_ids(
-    tmp_path: Path, scenario: str, density: int, message: str
-) -> None:
-    """One line, before anything is written."""
-    out = str(tmp_path / "log")
-    with pytest.raises(InputError) as caught:
-        generate(scenario, out=out, examples=1_000, density=density)
-    assert str(caught.value) == message
-    assert not (tmp_path / "log").exists()
 
 
 def test_the_correlation_that_is_asked_for_is_the_logs(tmp_path: Path) -> None:
