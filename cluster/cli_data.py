@@ -68,8 +68,8 @@ def generate(
         int,
         typer.Option(
             min=1,
-            help="so many times as many examples for each user, item and ad, of which there are so "
-            "many times fewer; takes 150,000 examples or more for each",
+            help="examples of each user, item and ad, in multiples of the usual: as many examples "
+            "of fewer ids; needs 150,000 examples times this number",
         ),
     ] = 1,
     correlation: Annotated[
