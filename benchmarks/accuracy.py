@@ -215,11 +215,12 @@ def _make_data(experiment: Experiment, *, out: Path, source: Path) -> None:
 def _runs(experiments: Mapping[str, Experiment], *, out: Path, num_seeds: int) -> Iterator[Run]:
     for name, experiment in experiments.items():
         root = out / "data" / experiment.data_name
+        common = _common_overrides(experiment)
         for variant, item in experiment.variants.items():
             for seed in range(num_seeds):
                 folder = str(out / name / variant / f"seed-{seed}")
                 own = (f"data.root={root}", f"run.uri={folder}", f"run.seed={seed}")
-                overrides = (*_common_overrides(experiment), *item.overrides, *own)
+                overrides = (*common, *item.overrides, *own)
                 load_recipe(experiment.recipe, overrides=overrides)  # before hours are spent
                 yield Run(name, variant, seed, experiment.recipe, overrides, folder)
 

@@ -10,7 +10,7 @@ features, T tasks, N ids of the round, R rows of a part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,7 +92,7 @@ def collate(
     layout: Layout,
     padded_sizes: Sequence[int],
     cursors: Sequence[Cursor],
-) -> Iterator[InteractionBatch]:
+) -> list[InteractionBatch]:
     """Makes the batches of a round; in each, examples come first and padding behind.
 
     Args:
@@ -117,14 +117,16 @@ def collate(
         torch.from_numpy(array).unbind()
         for array in (given_SB.astype(np.float32), dense_SBD, labels_SBT)
     )
-    for step, (size, cursor) in enumerate(zip(padded_sizes, cursors, strict=True)):
-        yield InteractionBatch(
+    return [
+        InteractionBatch(
             ids=ids.of_step(step, size=size, keys=layout.keys),
             dense_BD=dense[step][:size],
             labels_BT=labels[step][:size],
             weights_B=weights[step][:size],
             cursor=cursor,
         )
+        for step, (size, cursor) in enumerate(zip(padded_sizes, cursors, strict=True))
+    ]
 
 
 @dataclass(frozen=True)

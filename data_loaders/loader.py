@@ -129,7 +129,7 @@ class InteractionLoader:
             return
         rows = in_order([(rows, shuffled(0, key=(0,)).astype(np.uint32))], num_rows=0)
         part = Part(rows=rows, first=0, is_given_R=np.ones(0, bool), first_place=0, rows_per_step=1)
-        list(collate([part], layout=self._layout, padded_sizes=[1], cursors=[Cursor()]))
+        collate([part], layout=self._layout, padded_sizes=[1], cursors=[Cursor()])
 
     def _rounds(self, *, start: Cursor, num_steps: int) -> Iterator[list[InteractionBatch]]:
         epoch, step = start.epoch, start.step
@@ -180,13 +180,11 @@ class InteractionLoader:
                 part for rows in held for part in _parts(rows, plan=plan, steps=steps, size=size)
             ]
             sizes = plan.padded_sizes(world_size=self._world_size, steps=steps)
-            batches = list(
-                collate(
-                    parts,
-                    layout=self._layout,
-                    padded_sizes=[num_examples * size for num_examples in sizes],
-                    cursors=[_cursor_behind(plan, step) for step in steps],
-                )
+            batches = collate(
+                parts,
+                layout=self._layout,
+                padded_sizes=[num_examples * size for num_examples in sizes],
+                cursors=[_cursor_behind(plan, step) for step in steps],
             )
             told = _skipped_by_step(taken, plan=plan)
             for step, batch in zip(steps, batches, strict=True):

@@ -155,7 +155,7 @@ def test_collate_is_the_loop_over_streams_and_rows(
     sizes = [sum(rows_per_step) + num_padding] * num_steps
     sizes[-1] = max(len(expected[-1]), sizes[-1] - 1)  # the last step may be a smaller batch
     cursors = [Cursor(1, step) for step in range(num_steps)]
-    batches = list(collate(parts, layout=layout, padded_sizes=sizes, cursors=cursors))
+    batches = collate(parts, layout=layout, padded_sizes=sizes, cursors=cursors)
     assert [batch.cursor for batch in batches] == cursors
     for batch, rows, size in zip(batches, expected, sizes, strict=True):
         check_batch(batch, rows, size=size, layout=layout)
