@@ -21,16 +21,7 @@ from data_loaders.batch import InteractionBatch, id_feature_names
 from data_loaders.config import DataConfig, IdFeature
 from data_loaders.label_columns import LabelColumns
 from data_loaders.memory import uninitialised
-from data_loaders.placement import (
-    DENSE,
-    LABELS,
-    LISTS,
-    PART,
-    place_ids,
-    place_lengths,
-    place_numbers,
-    runs_of,
-)
+from data_loaders.placement import LISTS, PART, fill_round, plan_round
 from data_loaders.rows import EncodedRows
 from data_loaders.streams import Cursor
 
@@ -101,104 +92,74 @@ def collate(
         padded_sizes: B of each step's batch.
         cursors: the position behind each step.
     """
-    S, B = len(padded_sizes), max(padded_sizes)
-    num_given_S = np.zeros(S, np.int64)
-    sources = _Sources.of(parts, num_lists=layout.num_lists, num_given_S=num_given_S)
+    S, B, K = len(padded_sizes), max(padded_sizes), len(layout.keys)
+    parts_P, addresses_PA, no_ids = _sources(parts, layout=layout)
+    is_given_R = np.concatenate([np.zeros(0, bool), *(part.is_given_R for part in parts)])
+    num_given_S = np.empty(S, np.int64)
+    lengths_SKB = uninitialised((S, K, B), np.int32)
+    runs, sums_SK = plan_round(
+        is_given_R, parts_P, addresses_PA, layout.num_ids, num_given_S, lengths_SKB
+    )
+    num_ids_S = sums_SK.sum(axis=1)
+    values = uninitialised((int(num_ids_S.sum()),), np.int64)
+    id_weights = np.ones(len(values) if layout.is_weighted else 0, np.float32)
     dense_SBD = uninitialised((S, B, layout.num_dense), np.float32)
     labels_SBT = uninitialised((S, B, layout.num_tasks), np.float32)
-    for column, padding, target_SBC in ((DENSE, 0.0, dense_SBD), (LABELS, np.nan, labels_SBT)):
-        place_numbers(
-            sources.addresses_PA[:, column].copy(),
-            *(sources.parts, sources.runs, num_given_S, padding, target_SBC),
-        )
-    ids = _Ids.place(sources, num_given_S, layout=layout, num_slots=B)
-    given_SB = np.arange(B) < num_given_S[:, None]
-    weights, dense, labels = (
-        torch.from_numpy(array).unbind()
-        for array in (given_SB.astype(np.float32), dense_SBD, labels_SBT)
+    weights_SB = uninitialised((S, B), np.float32)
+    fill_round(
+        *(addresses_PA, parts_P, runs, num_given_S, layout.num_ids, no_ids),
+        np.cumsum(sums_SK).reshape(S, K) - sums_SK,
+        *(values, id_weights, dense_SBD, labels_SBT, weights_SB),
     )
-    return [
-        InteractionBatch(
-            ids=ids.of_step(step, size=size, keys=layout.keys),
-            dense_BD=dense[step][:size],
-            labels_BT=labels[step][:size],
-            weights_B=weights[step][:size],
-            cursor=cursor,
+    keys, sizes = list(layout.keys), num_ids_S.tolist()
+    tensors = (
+        torch.from_numpy(values).split(sizes),
+        torch.from_numpy(id_weights).split(sizes) if layout.is_weighted else [None] * S,
+        *(
+            torch.from_numpy(array).unbind()
+            for array in (lengths_SKB, dense_SBD, labels_SBT, weights_SB)
+        ),
+    )
+    batches = []
+    for size, cursor, ids, weights_of_ids, lengths, dense, labels, weights in zip(
+        padded_sizes, cursors, *tensors, strict=True
+    ):
+        if size < B:  # the last steps of an epoch
+            lengths, dense, labels, weights = (
+                lengths[:, :size].contiguous(),
+                dense[:size],
+                labels[:size],
+                weights[:size],
+            )
+        batches.append(
+            InteractionBatch(
+                ids=KeyedJaggedTensor(
+                    keys=keys,
+                    values=ids,
+                    weights=weights_of_ids,
+                    lengths=lengths.view(-1),
+                    stride=size,
+                ),
+                dense_BD=dense,
+                labels_BT=labels,
+                weights_B=weights,
+                cursor=cursor,
+            )
         )
-        for step, (size, cursor) in enumerate(zip(padded_sizes, cursors, strict=True))
-    ]
+    return batches
 
 
-@dataclass(frozen=True)
-class _Sources:
-    """The parts of a round, as compiled loops take them.
-
-    Attributes:
-        parts: of dtype `PART`, (P,).
-        addresses_PA: uint64, `EncodedRows.addresses` of each part's window.
-        runs: of dtype `RUN`.
-        no_ids: (0,), of the type that ids have.
+def _sources(parts: Sequence[Part], *, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The parts as compiled loops take them: of dtype `PART` (P,), uint64 (P, A) the addresses of
+    their windows, and (0,) of the type that their ids have.
     """
-
-    parts: np.ndarray
-    addresses_PA: np.ndarray
-    runs: np.ndarray
-    no_ids: np.ndarray
-
-    @classmethod
-    def of(cls, parts: Sequence[Part], *, num_lists: int, num_given_S: np.ndarray) -> _Sources:
-        fields = [
-            (part.first, len(part.is_given_R), len(part.rows), part.first_place, part.rows_per_step)
-            for part in parts
-        ]
-        parts_P = np.array(fields, PART)
-        addresses = [part.rows.addresses for part in parts] or np.zeros((0, LISTS + 3 * num_lists))
-        id_dtypes = {part.rows.ids_FR.dtype for part in parts}
-        assert len(id_dtypes) <= 1
-        is_given_R = np.concatenate([np.zeros(0, bool), *(part.is_given_R for part in parts)])
-        return cls(
-            parts=parts_P,
-            addresses_PA=np.array(addresses, np.uint64),
-            runs=runs_of(is_given_R, parts_P, num_given_S),
-            no_ids=np.zeros(0, id_dtypes.pop() if id_dtypes else np.int32),
-        )
-
-
-@dataclass(frozen=True)
-class _Ids:
-    """The ids of a round, step after step and feature-major in each."""
-
-    values_S: Sequence[torch.Tensor]
-    weights_S: Sequence[torch.Tensor | None]
-    lengths_S: Sequence[torch.Tensor]
-
-    @classmethod
-    def place(
-        cls, sources: _Sources, num_given_S: np.ndarray, *, layout: Layout, num_slots: int
-    ) -> _Ids:
-        S, K = len(num_given_S), len(layout.keys)
-        where = (sources.addresses_PA, sources.parts, sources.runs)
-        lengths_SKB = uninitialised((S, K, num_slots), np.int32)
-        sums_SK = place_lengths(*where, num_given_S, layout.num_ids, lengths_SKB)
-        ends_S = np.cumsum(sums_SK.sum(axis=1))
-        start_SK = np.cumsum(sums_SK).reshape(S, K) - sums_SK
-        values = uninitialised((int(ends_S[-1]),), np.int64)
-        weights = np.ones(ends_S[-1] if layout.is_weighted else 0, np.float32)
-        place_ids(*where, layout.num_ids, sources.no_ids, start_SK, values, weights)
-        sizes = np.diff(ends_S, prepend=0).tolist()
-        none = [None] * S
-        return cls(
-            values_S=torch.from_numpy(values).split(sizes),
-            weights_S=none if not layout.is_weighted else torch.from_numpy(weights).split(sizes),
-            lengths_S=torch.from_numpy(lengths_SKB).unbind(),
-        )
-
-    def of_step(self, step: int, *, size: int, keys: Sequence[str]) -> KeyedJaggedTensor:
-        """The ids of one batch of `size` examples and padding."""
-        return KeyedJaggedTensor(
-            keys=list(keys),
-            values=self.values_S[step],
-            weights=self.weights_S[step],
-            lengths=self.lengths_S[step][:, :size].reshape(-1),
-            stride=size,
-        )
+    fields = [
+        (part.first, len(part.is_given_R), len(part.rows), part.first_place, part.rows_per_step)
+        for part in parts
+    ]
+    addresses = [part.rows.addresses for part in parts]
+    addresses_PA = np.array(addresses or np.zeros((0, LISTS + 3 * layout.num_lists)), np.uint64)
+    id_dtypes = {part.rows.ids_FR.dtype for part in parts}
+    assert len(id_dtypes) <= 1
+    no_ids = np.zeros(0, id_dtypes.pop() if id_dtypes else np.int32)
+    return np.array(fields, PART), addresses_PA, no_ids

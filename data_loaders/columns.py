@@ -55,14 +55,26 @@ def valid_of(column: pa.Array) -> np.ndarray:
     return column.is_valid().to_numpy(zero_copy_only=False)
 
 
+def write_kept_lengths(
+    column: pa.Array, out_R: np.ndarray, place_R: np.ndarray, *, max_length: int
+) -> None:
+    """Writes the lengths of `kept_lists` to the places."""
+    _write_kept_lengths(*_list_bounds(column), max_length, place_R, out_R)
+
+
 def kept_lists(column: pa.Array, *, max_length: int = NO_LIMIT) -> tuple[np.ndarray, np.ndarray]:
     """Where the last `max_length` values of each list lie in `column.values`: int64 (R,) starts and
     (R,) lengths; a null list has none, because the bytes behind it may hold anything.
     """
+    return _kept_lists(*_list_bounds(column), max_length)
+
+
+def _list_bounds(column: pa.Array) -> tuple[np.ndarray, np.ndarray, int]:
+    """Where lists begin and end, their validity bits, and where the first one's is among them."""
     validity = NO_VALIDITY
     if column.null_count:
         validity = frozen(np.frombuffer(column.buffers()[0], np.uint8))
-    return _kept_lists(column.offsets.to_numpy(), validity, column.offset, max_length)
+    return column.offsets.to_numpy(), validity, column.offset
 
 
 def gathered(values: pa.Array, *, starts: np.ndarray, lengths: np.ndarray) -> pa.Array:
@@ -91,13 +103,11 @@ def raw_values(column: pa.Array) -> tuple[np.ndarray, np.ndarray, int]:
     return values_R, frozen(np.frombuffer(validity, np.uint8)), column.offset
 
 
-def raw_floats(column: pa.Array) -> tuple[np.ndarray, np.ndarray, int]:
-    """As `raw_values`, in float32 or float64; integers beyond 2^53 are rounded."""
-    if pa.types.is_float32(column.type) or pa.types.is_float64(column.type):
+def raw_numbers(column: pa.Array) -> tuple[np.ndarray, np.ndarray, int]:
+    """As `raw_values`, of any numbers: integers, float32 or float64."""
+    kind = column.type
+    if pa.types.is_float32(kind) or pa.types.is_float64(kind) or pa.types.is_integer(kind):
         return raw_values(column)
-    if pa.types.is_integer(column.type):
-        values_R, validity, offset = raw_values(column)
-        return frozen(values_R.astype(np.float64)), validity, offset
     return frozen(numbers_of(column)), NO_VALIDITY, 0
 
 
@@ -158,9 +168,28 @@ def _kept_lists(
     num_lists = max(0, len(offsets) - 1)
     starts_R, lengths_R = np.empty(num_lists, np.int64), np.empty(num_lists, np.int64)
     for r in range(num_lists):
-        length = offsets[r + 1] - offsets[r]
-        if length > max_length:
-            length = max_length
-        starts_R[r] = offsets[r + 1] - length
-        lengths_R[r] = length if is_valid(validity, offset + r) else 0
+        lengths_R[r] = _kept_length(offsets, validity, offset, max_length, r)
+        starts_R[r] = offsets[r + 1] - lengths_R[r]
     return starts_R, lengths_R
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _write_kept_lengths(
+    offsets: np.ndarray,
+    validity: np.ndarray,
+    offset: int,
+    max_length: int,
+    place_R: np.ndarray,
+    out_R: np.ndarray,
+) -> None:
+    for r in range(len(place_R)):
+        out_R[place_R[r]] = _kept_length(offsets, validity, offset, max_length, r)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _kept_length(
+    offsets: np.ndarray, validity: np.ndarray, offset: int, max_length: int, r: int
+) -> int:
+    if not is_valid(validity, offset + r):
+        return 0
+    return min(int(offsets[r + 1] - offsets[r]), max_length)

@@ -28,7 +28,7 @@ def mix64(values_N: np.ndarray) -> np.ndarray:
 
 
 def shuffled(num_items: int, *, key: tuple[int, ...]) -> np.ndarray:
-    """A permutation of `range(num_items)`, int64, that depends on the integers of `key` alone.
+    """A permutation of `range(num_items)`, uint32, that depends on the integers of `key` alone.
 
     Source: Durstenfeld, "Algorithm 235: random permutation", CACM 1964, on SplitMix64.
     """
@@ -61,7 +61,7 @@ def write_hashed(
 
 
 def _rows_of_hashes(column: pa.Array, num_hashed: np.uint64) -> np.ndarray:
-    return 1 + (hash_ids(column) % num_hashed).astype(np.int64)
+    return _rows_of(hash_ids(column), num_hashed)
 
 
 def hash_ids(column: pa.Array) -> np.ndarray:
@@ -122,6 +122,14 @@ def _write_hashed(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _rows_of(hashes_N: np.ndarray, num_hashed: np.uint64) -> np.ndarray:
+    rows_N = np.empty(len(hashes_N), np.int64)
+    for n in range(len(hashes_N)):
+        rows_N[n] = 1 + np.int64(hashes_N[n] % num_hashed)
+    return rows_N
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _sip_hashes(
     text_N: np.ndarray, offsets_N: np.ndarray, key_0: np.uint64, key_1: np.uint64
 ) -> np.ndarray:
@@ -177,7 +185,7 @@ def _rotated(value: np.uint64, bits: int) -> np.uint64:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _permutation(num_items: int, state: np.uint64) -> np.ndarray:
-    items = np.arange(num_items)
+    items = np.arange(num_items).astype(np.uint32)
     for last in range(num_items - 1, 0, -1):
         state += np.uint64(0x9E3779B97F4A7C15)
         other = np.int64(_mix(state) % np.uint64(last + 1))

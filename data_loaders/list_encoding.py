@@ -11,7 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data_loaders.columns import gathered, kept_lists, numbers_of, valid_of
+from data_loaders.columns import (
+    gathered,
+    kept_lists,
+    numbers_of,
+    valid_of,
+    write_kept_lengths,
+)
 from data_loaders.config import IdListFeature
 from data_loaders.errors import InputError, WrongRowsError, wrong_rows_of
 from data_loaders.id_encoding import IdEncoder
@@ -42,7 +48,7 @@ def room_for_lists(
     """
     offsets = np.zeros(num_rows + 1, np.int64)
     for column, place_R in columns:
-        _, offsets[1:][place_R] = kept_lists(column, max_length=feature.max_length)
+        write_kept_lengths(column, offsets[1:], place_R, max_length=feature.max_length)
     np.cumsum(offsets, out=offsets)
     if offsets[-1] > MAX_IDS:  # their places are counted in 32 bits
         raise InputError(
@@ -77,7 +83,8 @@ def encode_lists(
         WrongRowsError: an id or a weight is impossible.
     """
     starts, lengths = kept_lists(column, max_length=feature.max_length)
-    place_N = uninitialised((int(lengths.sum()),), np.uint32)
+    kept = gathered(column.values, starts=starts, lengths=lengths)
+    place_N = uninitialised((len(kept),), np.uint32)
     places_of_ids(lengths, place_R, target.offsets_R, place_N)
     weights_N = None
     if weights is not None:
@@ -90,7 +97,6 @@ def encode_lists(
     if target.weights_N is not None:
         target.weights_N[place_N] = weights_N
     with wrong_rows_of(lengths):
-        kept = gathered(column.values, starts=starts, lengths=lengths)
         encoder.write(kept, target.values_N, place_N)
 
 

@@ -127,7 +127,7 @@ class InteractionLoader:
             rows = self._encoder.encode(self._reader.no_rows())
         except InputError:  # raised again, or skipped, where it stands in the log
             return
-        rows = in_order([(rows, shuffled(0, key=(0,)).astype(np.uint32))], num_rows=0)
+        rows = in_order([(rows, shuffled(0, key=(0,)))], num_rows=0)
         part = Part(rows=rows, first=0, is_given_R=np.ones(0, bool), first_place=0, rows_per_step=1)
         collate([part], layout=self._layout, padded_sizes=[1], cursors=[Cursor()])
 

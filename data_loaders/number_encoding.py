@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from data_loaders.columns import NO_VALIDITY, floats_of, is_valid, raw_floats, valid_of
+from data_loaders.columns import NO_VALIDITY, floats_of, is_valid, raw_numbers, valid_of
 from data_loaders.config import AnyTask, DenseFeature, fitted_number
 from data_loaders.errors import WrongRowsError
 from data_loaders.memory import frozen
@@ -45,7 +45,7 @@ class DenseEncoder:
             WrongRowsError: a number is infinite, or has no logarithm.
         """
         if self._feature.fill is None and self._feature.clip is None:
-            numbers = raw_floats(column)
+            numbers = raw_numbers(column)
         else:
             numbers = self._filled(column), NO_VALIDITY, 0
         if not self._scale.write(numbers, ALL_OBSERVED, out_R, place_R):
@@ -90,10 +90,10 @@ class LabelEncoder:
         """
         is_observed_R = ALL_OBSERVED
         if where is not None:
-            is_observed_R = raw_floats(where)[0] == 1
+            is_observed_R = raw_numbers(where)[0] == 1
             if where.null_count:
                 is_observed_R &= valid_of(where)
-        is_possible = self._scale.write(raw_floats(column), is_observed_R, out_R, place_R)
+        is_possible = self._scale.write(raw_numbers(column), is_observed_R, out_R, place_R)
         is_refused_R = self._is_refused(out_R, place_R)
         if is_possible and not is_refused_R.any():
             return
@@ -158,7 +158,7 @@ class ExampleWeightEncoder:
         Raises:
             WrongRowsError: a weight is negative, or infinite.
         """
-        if self._scale.write(raw_floats(column), ALL_OBSERVED, out_R, place_R):
+        if self._scale.write(raw_numbers(column), ALL_OBSERVED, out_R, place_R):
             return
         numbers_R = floats_of(column)
         is_wrong_R = np.isinf(out_R[place_R]) | (numbers_R < 0)
@@ -206,8 +206,9 @@ class _Scale:
         numbers_R, validity, offset = numbers
         numbers_R = scaled_R = frozen(numbers_R)
         if self.log:
+            dtype = numbers_R.dtype if numbers_R.dtype.kind == "f" else np.float64
             with np.errstate(all="ignore"):  # what has no logarithm is refused
-                scaled_R = frozen(np.log1p(numbers_R))
+                scaled_R = frozen(np.log1p(numbers_R, dtype=dtype))
         raw = (numbers_R, validity, offset, scaled_R, is_observed_R)
         limits = (self.lowest, self.highest)
         return _write_scaled(*raw, *limits, self.mean, self.std, self.missing, place_R, out_R)

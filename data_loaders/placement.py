@@ -143,17 +143,67 @@ _pointer: Any = intrinsic(_pointer_of)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def runs_of(is_given_R: np.ndarray, parts: np.ndarray, num_given_S: np.ndarray) -> np.ndarray:
-    """Where each row goes.
+def plan_round(
+    is_given_R: np.ndarray,
+    parts: np.ndarray,
+    addresses_PA: np.ndarray,
+    num_ids: int,
+    num_given_S: np.ndarray,
+    lengths_SKB: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where each row goes, and the number of ids of each key of each example.
 
     Args:
         is_given_R: bool, False for a row that was skipped.
         parts: of dtype `PART`, stream by stream, in the order of the rows in each.
-        num_given_S: int64 zeros; becomes the number of examples of each step.
+        num_ids: F.
+        num_given_S: int64; becomes the number of examples of each step.
+        lengths_SKB: int32; becomes the numbers of ids, 0 in padding.
 
     Returns:
-        The runs, part by part, of dtype `RUN`.
+        The runs, part by part, of dtype `RUN`; and int64 (S, K), the sums of `lengths_SKB`.
     """
+    num_given_S[:] = 0
+    runs = _runs_of(is_given_R, parts, num_given_S)
+    return runs, _place_lengths(addresses_PA, parts, runs, num_given_S, num_ids, lengths_SKB)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def fill_round(
+    addresses_PA: np.ndarray,
+    parts: np.ndarray,
+    runs: np.ndarray,
+    num_given_S: np.ndarray,
+    num_ids: int,
+    no_ids: np.ndarray,
+    start_SK: np.ndarray,
+    ids_N: np.ndarray,
+    id_weights_N: np.ndarray,
+    dense_SBD: np.ndarray,
+    labels_SBT: np.ndarray,
+    weights_SB: np.ndarray,
+) -> None:
+    """Fills the batches of a round.
+
+    Args:
+        no_ids: (0,), of the type that ids have in windows.
+        start_SK: int64, where the ids of each key of each step begin; moved on for lists.
+        id_weights_N: float32 ones, or none if no list has weights.
+        dense_SBD: float32; 0 in padding.
+        labels_SBT: float32; NaN in padding.
+        weights_SB: float32; becomes 1 for examples and 0 for padding.
+    """
+    _place_numbers(addresses_PA[:, DENSE], parts, runs, num_given_S, 0.0, dense_SBD)
+    _place_numbers(addresses_PA[:, LABELS], parts, runs, num_given_S, np.nan, labels_SBT)
+    _place_ids(addresses_PA, parts, runs, num_ids, no_ids, start_SK, ids_N, id_weights_N)
+    for s in range(len(num_given_S)):
+        weights_SB[s, : num_given_S[s]] = 1
+        weights_SB[s, num_given_S[s] :] = 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _runs_of(is_given_R: np.ndarray, parts: np.ndarray, num_given_S: np.ndarray) -> np.ndarray:
+    """Where each row goes; counts the examples of each step."""
     runs = np.empty(len(is_given_R), RUN)
     num_runs, r = 0, 0
     for p in range(len(parts)):
@@ -179,7 +229,7 @@ def runs_of(is_given_R: np.ndarray, parts: np.ndarray, num_given_S: np.ndarray) 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def place_numbers(
+def _place_numbers(
     addresses_P: np.ndarray,
     parts: np.ndarray,
     runs: np.ndarray,
@@ -205,7 +255,7 @@ def place_numbers(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def place_lengths(
+def _place_lengths(
     addresses_PA: np.ndarray,
     parts: np.ndarray,
     runs: np.ndarray,
@@ -233,7 +283,7 @@ def place_lengths(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def place_ids(
+def _place_ids(
     addresses_PA: np.ndarray,
     parts: np.ndarray,
     runs: np.ndarray,
@@ -243,13 +293,7 @@ def place_ids(
     ids_N: np.ndarray,
     weights_N: np.ndarray,
 ) -> None:
-    """The ids of all features into batches.
-
-    Args:
-        no_ids: (0,), of the type that ids have in windows.
-        start_SK: int64, where the ids of each key of each step begin; moved on for lists.
-        weights_N: float32 ones, or none if no list has weights.
-    """
+    """The ids of all features into batches."""
     begin = 0
     while begin < len(runs):  # the runs of a part: column by column, to read in sequence
         p, end = runs[begin].part, begin

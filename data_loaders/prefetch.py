@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import queue
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -61,9 +63,11 @@ class _Waiting(Generic[Item]):
     def __init__(self, *, max_bytes: int, num_bytes: Callable[[Item], int]) -> None:
         self._max_bytes = max_bytes
         self._num_bytes = num_bytes
-        self._items: collections.deque[tuple[Sequence[Item], int]] = collections.deque()
+        # waiting for it costs one change of threads, and for a condition several
+        self._items: queue.SimpleQueue[tuple[Sequence[Item], int] | BaseException] = (
+            queue.SimpleQueue()
+        )
         self._bytes = 0
-        self._end: BaseException | None = None
         self._is_stopped = False
         self._changed = threading.Condition()
 
@@ -76,30 +80,31 @@ class _Waiting(Generic[Item]):
                     self._changed.wait_for(self._has_room)
                     if self._is_stopped:
                         return
-                    self._items.append((some, num_bytes))
                     self._bytes += num_bytes
-                    self._changed.notify_all()
+                    self._items.put((some, num_bytes))
         except BaseException as error:  # raised in the consumer's thread
             end = error
-        with self._changed:
-            self._end = end
-            self._changed.notify_all()
+        self._items.put(end)
 
     def take(self) -> Sequence[Item]:
+        item = self._items.get()
+        if isinstance(item, BaseException):
+            self._items.put(item)  # whoever asks again is told again
+            raise item
+        some, num_bytes = item
         with self._changed:
-            self._changed.wait_for(lambda: self._items or self._end or self._is_stopped)
-            if self._items:
-                some, num_bytes = self._items.popleft()
-                self._bytes -= num_bytes
-                self._changed.notify_all()
-                return some
-            raise self._end or StopIteration
+            self._bytes -= num_bytes
+            self._changed.notify_all()
+        return some
 
     def stop(self) -> None:
         with self._changed:
             self._is_stopped = True
-            self._items.clear()
             self._changed.notify_all()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._items.get_nowait()
+        self._items.put(StopIteration())
 
     def _has_room(self) -> bool:
         return self._is_stopped or self._bytes < self._max_bytes

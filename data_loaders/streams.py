@@ -150,7 +150,7 @@ class EpochPlan:
         if self.seed is None:
             return np.arange(len(window), dtype=np.uint32)
         key = (self.seed, self.epoch, window.stream, window.start)
-        return shuffled(len(window), key=key).astype(np.uint32)
+        return shuffled(len(window), key=key)
 
     def row_keys(self, piece: Piece) -> np.ndarray:
         """uint64 (R,), of each row of a piece: what is drawn for it in this epoch."""
@@ -184,18 +184,22 @@ class EpochPlan:
 
     def num_examples(self, *, rank: int, world_size: int, step: int) -> int:
         """Examples that a rank has in a step; the last step may leave some ranks with none."""
-        return int(self._taken_SV(range(step, step + 1))[0, rank::world_size].sum())
+        return int(self._taken_V(step)[rank::world_size].sum())
 
     def padded_sizes(self, *, world_size: int, steps: range) -> list[int]:
         """The largest `num_examples` of any rank in each step: the batch's size on every rank."""
-        taken_SV = self._taken_SV(steps)
-        sizes = [taken_SV[:, rank::world_size].sum(axis=1) for rank in range(world_size)]
-        return np.max(sizes, axis=0).tolist()
+        num_full = max(0, min(steps.stop, self.num_steps - 1) - steps.start)
+        rest = [self._padded_size(world_size, step=step) for step in steps[num_full:]]
+        return [self._padded_size(world_size, step=0)] * num_full + rest
 
-    def _taken_SV(self, steps: range) -> np.ndarray:
-        """Rows that steps take of each stream."""
+    def _padded_size(self, world_size: int, *, step: int) -> int:
+        taken_V = self._taken_V(step)
+        return max(int(taken_V[rank::world_size].sum()) for rank in range(world_size))
+
+    def _taken_V(self, step: int) -> np.ndarray:
+        """Rows that a step takes of each stream."""
         rows_V, per_step_V = np.diff(self.cuts_V), self.rows_per_step_V
-        return np.clip(rows_V - np.array(steps)[:, None] * per_step_V, 0, per_step_V)
+        return np.clip(rows_V - step * per_step_V, 0, per_step_V)
 
     @cached_property
     def _group_ends(self) -> np.ndarray:
