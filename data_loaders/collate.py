@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from data_loaders.batch import InteractionBatch, id_feature_names
@@ -112,41 +113,41 @@ def collate(
         *(values, id_weights, dense_SBD, labels_SBT, weights_SB),
     )
     keys, sizes = list(layout.keys), num_ids_S.tolist()
-    tensors = (
+    of_each_step = zip(
+        padded_sizes,
+        cursors,
         torch.from_numpy(values).split(sizes),
         torch.from_numpy(id_weights).split(sizes) if layout.is_weighted else [None] * S,
         *(
             torch.from_numpy(array).unbind()
             for array in (lengths_SKB, dense_SBD, labels_SBT, weights_SB)
         ),
+        strict=True,
     )
-    batches = []
-    for size, cursor, ids, weights_of_ids, lengths, dense, labels, weights in zip(
-        padded_sizes, cursors, *tensors, strict=True
-    ):
-        if size < B:  # the last steps of an epoch
-            lengths, dense, labels, weights = (
-                lengths[:, :size].contiguous(),
-                dense[:size],
-                labels[:size],
-                weights[:size],
-            )
-        batches.append(
-            InteractionBatch(
-                ids=KeyedJaggedTensor(
-                    keys=keys,
-                    values=ids,
-                    weights=weights_of_ids,
-                    lengths=lengths.view(-1),
-                    stride=size,
-                ),
-                dense_BD=dense,
-                labels_BT=labels,
-                weights_B=weights,
-                cursor=cursor,
-            )
-        )
-    return batches
+    return [_batch(keys, *of_step) for of_step in of_each_step]
+
+
+def _batch(
+    keys: list[str],
+    size: int,
+    cursor: Cursor,
+    ids_N: Tensor,
+    id_weights_N: Tensor | None,
+    lengths_KB: Tensor,
+    dense_BD: Tensor,
+    labels_BT: Tensor,
+    weights_B: Tensor,
+) -> InteractionBatch:
+    """The first `size` slots of a step."""
+    if size < len(weights_B):  # at the end of an epoch
+        lengths_KB = lengths_KB[:, :size].contiguous()
+        dense_BD, labels_BT, weights_B = dense_BD[:size], labels_BT[:size], weights_B[:size]
+    ids = KeyedJaggedTensor(
+        keys=keys, values=ids_N, weights=id_weights_N, lengths=lengths_KB.view(-1), stride=size
+    )
+    return InteractionBatch(
+        ids=ids, dense_BD=dense_BD, labels_BT=labels_BT, weights_B=weights_B, cursor=cursor
+    )
 
 
 def _sources(parts: Sequence[Part], *, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
