@@ -4,8 +4,8 @@
     [. . . a a a a b b b b . .]   stream 0     step 0: a a a a A A A A   (B slots)
     [. A A A A B B B B . . . .]   stream 1     step 1: b b b b B B B B
 
-Shape legend: S steps of a round, B examples on this rank, F id features, L list features, D dense
-features, T tasks, N ids of the round, R rows of a part.
+Shape legend: S steps of a round, B examples on this rank, K keys (id features, then list features),
+D dense features, T tasks, N ids of the round, P parts, A addresses of a window, R rows of a part.
 """
 
 from __future__ import annotations

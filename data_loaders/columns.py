@@ -104,7 +104,7 @@ def raw_values(column: pa.Array) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def raw_numbers(column: pa.Array) -> tuple[np.ndarray, np.ndarray, int]:
-    """As `raw_values`, of any numbers: integers, float32 or float64."""
+    """As `raw_values`, of any numbers: integers, float32 or float64; decimals are rounded."""
     kind = column.type
     if pa.types.is_float32(kind) or pa.types.is_float64(kind) or pa.types.is_integer(kind):
         return raw_values(column)

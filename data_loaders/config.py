@@ -48,6 +48,11 @@ class IdFeature(Section):
     vocabulary_digest: str | None = Field(
         None, description="of that file; filled in when a run begins"
     )
+    id_type: Literal["integer", "string"] | None = Field(
+        None,
+        description="of hash: what the column holds, for 7 and '7' have two rows; of the training "
+        "split by default, and asked of every file",
+    )
     boundaries: list[Finite] | None = Field(
         None,
         description="of quantiles, ascending; each belongs to the range above it; fitted on "
@@ -56,7 +61,7 @@ class IdFeature(Section):
 
     @model_validator(mode="after")
     def _check(self) -> IdFeature:
-        _check_vocabulary(self)
+        _check_encoding(self)
         if self.boundaries is not None:
             if self.encoding != "quantiles":
                 raise ValueError(f"boundaries: needs encoding: quantiles, found {self.encoding}")
@@ -93,10 +98,11 @@ class IdListFeature(Section):
     dropout: float = Field(0.0, ge=0, lt=1)
     vocabulary: str | None = None
     vocabulary_digest: str | None = None
+    id_type: Literal["integer", "string"] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> IdListFeature:
-        _check_vocabulary(self)
+        _check_encoding(self)
         return self
 
     @property
@@ -265,7 +271,9 @@ def fitted_number(value: float | Fit) -> float:
     return float(value)
 
 
-def _check_vocabulary(feature: IdFeature | IdListFeature) -> None:
+def _check_encoding(feature: IdFeature | IdListFeature) -> None:
+    if feature.id_type is not None and feature.encoding != "hash":
+        raise ValueError(f"id_type: needs encoding: hash, found {feature.encoding}")
     if feature.encoding == "vocabulary":
         if feature.vocabulary_digest is not None and feature.vocabulary is None:
             raise ValueError("vocabulary_digest: of which vocabulary? give its URI too")

@@ -1,8 +1,9 @@
-"""What a recipe leaves to the training split, filled in from `dataset.json`.
+"""What a recipe leaves to the training split, filled in from `dataset.json` and a file's footer.
 
     mean: fit, std: fit        the column's mean and standard deviation
     encoding: quantiles        `boundaries`
     encoding: vocabulary       `vocabulary`, the URI of a file, and its digest
+    encoding: hash             `id_type`, that of the first file that can be opened
 
 The result says everything: a run and its checkpoints keep it, and an evaluation on another data set
 takes the statistics of training from there.
@@ -10,10 +11,12 @@ takes the statistics of training from there.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 
 from data_loaders.config import (
     AnyFeature,
@@ -23,9 +26,11 @@ from data_loaders.config import (
     IdListFeature,
     RegressionTask,
 )
-from data_loaders.dataset import DatasetInfo, read_dataset_info
-from data_loaders.errors import SchemaError
+from data_loaders.dataset import DatasetInfo, open_parquet, parquet_files, read_dataset_info
+from data_loaders.errors import SchemaError, StorageError, UnreachableError
 from data_loaders.id_vocabulary import digest_of
+from data_loaders.log_schema import id_type_of
+from data_loaders.retries import retried
 from data_loaders.row_groups import locate_root
 from data_loaders.statistics import IdStatistics, NumberStatistics
 from data_loaders.storage import Location, locate
@@ -41,13 +46,14 @@ def fitted(config: DataConfig, *, num_rows: Mapping[str, int]) -> DataConfig:
     """The section `data` with everything fitted; what stands there already stays.
 
     Args:
-        config: reads `dataset.json` under its root, unless there is nothing to fit.
+        config: its root is read, unless there is nothing to fit.
         num_rows: rows of the embedding table of each id feature.
 
     Raises:
         SchemaError: `dataset.json` does not know a column; the message says what else to do.
         StorageError: the data set or a vocabulary is out of reach.
     """
+    config = _with_id_types(config)
     if not any(_is_open(item) for item in (*config.features.values(), *config.tasks.values())):
         return config
     known = _Known(locate_root(config))
@@ -78,6 +84,42 @@ def _is_open(item: Any) -> bool:
     if encoding == "quantiles":
         return item.boundaries is None
     return encoding == "vocabulary" and item.vocabulary_digest is None
+
+
+def _with_id_types(config: DataConfig) -> DataConfig:
+    """Columns of which no file tells what they hold stay open: reading the log refuses them."""
+    features = dict(config.features)
+    untyped = {
+        name: feature
+        for name, feature in features.items()
+        if isinstance(feature, IdFeature | IdListFeature)
+        and feature.encoding == "hash"
+        and feature.id_type is None
+    }
+    schema = _train_schema(config) if untyped and config.root is not None else None
+    if schema is None:
+        return config
+    for name, feature in untyped.items():
+        column = feature.column or name
+        if schema.names.count(column) == 1:
+            found = schema.field(column).type
+            if isinstance(feature, IdListFeature):
+                found = getattr(found, "value_type", found)
+            features[name] = feature.model_copy(update={"id_type": id_type_of(found)})
+    return config.model_copy(update={"features": features})
+
+
+def _train_schema(config: DataConfig) -> pa.Schema | None:
+    """The columns of the training split's first file that can be opened, if there is one."""
+    for file in parquet_files(locate_root(config), split="train"):
+        try:
+            with retried(functools.partial(open_parquet, file), file=file) as parquet:
+                return parquet.schema_arrow
+        except UnreachableError:
+            raise
+        except StorageError:  # told, or skipped, when the log is listed
+            continue
+    return None
 
 
 class _Known:

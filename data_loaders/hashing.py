@@ -42,7 +42,7 @@ def hashed_range(start: int, stop: int, *, key: tuple[int, ...]) -> np.ndarray:
 
 def hash_rows(column: pa.Array, *, num_rows: int) -> np.ndarray:
     """Rows 1 to num_rows - 1 of a table for a column of ids, 0 for null: int64 (N,)."""
-    return np.where(valid_of(column), _rows_of_hashes(column, np.uint64(num_rows - 1)), 0)
+    return np.where(valid_of(column), _rows_of_ids(column, np.uint64(num_rows - 1)), 0)
 
 
 def write_hashed(
@@ -53,15 +53,15 @@ def write_hashed(
     if pa.types.is_integer(column.type):
         _write_hashed(*raw_values(column), num_hashed, missing_row, place_N, out_N)
     elif pa.types.is_dictionary(column.type):
-        rows_D = _rows_of_hashes(column.dictionary, num_hashed)
+        rows_D = _rows_of_ids(column.dictionary, num_hashed)
         write_rows_of_codes(column.indices, out_N, place_N, rows_D=rows_D, missing_row=missing_row)
     else:
-        rows_N = _rows_of_hashes(column, num_hashed)
+        rows_N = _rows_of_ids(column, num_hashed)
         out_N[place_N] = np.where(valid_of(column), rows_N, missing_row)
 
 
-def _rows_of_hashes(column: pa.Array, num_hashed: np.uint64) -> np.ndarray:
-    return _rows_of(hash_ids(column), num_hashed)
+def _rows_of_ids(column: pa.Array, num_hashed: np.uint64) -> np.ndarray:
+    return _rows_of_hashes(hash_ids(column), num_hashed)
 
 
 def hash_ids(column: pa.Array) -> np.ndarray:
@@ -122,7 +122,7 @@ def _write_hashed(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _rows_of(hashes_N: np.ndarray, num_hashed: np.uint64) -> np.ndarray:
+def _rows_of_hashes(hashes_N: np.ndarray, num_hashed: np.uint64) -> np.ndarray:
     rows_N = np.empty(len(hashes_N), np.int64)
     for n in range(len(hashes_N)):
         rows_N[n] = 1 + np.int64(hashes_N[n] % num_hashed)

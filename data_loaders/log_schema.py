@@ -17,6 +17,9 @@ from data_loaders.config import (
 from data_loaders.errors import SchemaError, did_you_mean
 from data_loaders.storage import Location
 
+# what a value is, and what several are
+ID_TYPES = {"integer": ("an integer", "integers"), "string": ("a string", "strings")}
+
 
 def check_schema(schema: pa.Schema, *, file: Location, config: DataConfig) -> None:
     """Whether a file has every column of a recipe's features and tasks.
@@ -77,13 +80,15 @@ def _expected_feature_type(feature: AnyFeature) -> tuple[str, Any]:
         )
     if isinstance(feature, DenseFeature) or feature.encoding == "quantiles":
         return "a number or a bool", _is_number
-    is_id = pa.types.is_integer if feature.encoding == "direct" else _is_hashable
-    what = "an integer" if feature.encoding == "direct" else "an integer or a string"
+    id_type = "integer" if feature.encoding == "direct" else feature.id_type
+    types = list(ID_TYPES) if id_type is None else [id_type]
+    one, several = map(" or ".join, zip(*(ID_TYPES[name] for name in types), strict=True))
+    from_recipe = "" if feature.id_type is None else " (id_type)"
     if isinstance(feature, IdFeature):
-        return what, is_id
+        return one + from_recipe, lambda found: id_type_of(found) in types
     return (
-        "a list of integers" if feature.encoding == "direct" else "a list of integers or strings",
-        lambda found: _is_list(found) and is_id(found.value_type),
+        f"a list of {several}{from_recipe}",
+        lambda found: _is_list(found) and id_type_of(found.value_type) in types,
     )
 
 
@@ -96,13 +101,14 @@ def _is_number(found: pa.DataType) -> bool:
     )
 
 
-def _is_hashable(found: pa.DataType) -> bool:
+def id_type_of(found: pa.DataType) -> str | None:
+    """Which of `ID_TYPES` values of this type are; None if they can be no ids."""
+    if pa.types.is_integer(found):
+        return "integer"
     if pa.types.is_dictionary(found):
         found = found.value_type
-        return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
-    return bool(
-        pa.types.is_integer(found) or pa.types.is_string(found) or pa.types.is_large_string(found)
-    )
+    is_string = pa.types.is_string(found) or pa.types.is_large_string(found)
+    return "string" if is_string else None
 
 
 def _is_list(found: pa.DataType) -> bool:

@@ -186,6 +186,7 @@ def fill_round(
     """Fills the batches of a round.
 
     Args:
+        num_given_S: int64, the number of examples of each step.
         no_ids: (0,), of the type that ids have in windows.
         start_SK: int64, where the ids of each key of each step begin; moved on for lists.
         id_weights_N: float32 ones, or none if no list has weights.

@@ -84,7 +84,9 @@ class _Waiting(Generic[Item]):
                     self._items.put((some, num_bytes))
         except BaseException as error:  # raised in the consumer's thread
             end = error
-        self._items.put(end)
+        with self._changed:
+            if not self._is_stopped:
+                self._items.put(end)
 
     def take(self) -> Sequence[Item]:
         item = self._items.get()

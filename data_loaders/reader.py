@@ -112,11 +112,12 @@ class LogReader:
     def _open(self, group: int, *, buffer_bytes: int = 0) -> pq.ParquetFile:
         file_index = int(self.groups.file_G[group])
         file = self.groups.files[file_index]
-        # every time: the footer is read once; and first: here an error tells whether the storage or
-        # the file is at fault
-        if file.num_bytes() != self.groups.num_bytes[file_index]:
+        # every time: a footer is read once for each time that its file was written; and first: here
+        # an error tells whether the storage or the file is at fault
+        num_bytes, written_at = file.version()
+        if num_bytes != self.groups.num_bytes[file_index]:
             raise _changed(file)
-        footer = self._footer(file_index)
+        footer = self._footer(file_index, written_at)
         return open_parquet(
             file,
             metadata=footer,
@@ -124,10 +125,10 @@ class LogReader:
             buffer_bytes=buffer_bytes,
         )
 
-    def _parse_footer(self, file_index: int) -> pq.FileMetaData:
-        return pq.read_metadata(pa.BufferReader(self._footer_bytes(file_index)))
+    def _parse_footer(self, file_index: int, written_at: int | None) -> pq.FileMetaData:
+        return pq.read_metadata(pa.BufferReader(self._footer_bytes(file_index, written_at)))
 
-    def _read_footer(self, file_index: int) -> pa.Buffer:
+    def _read_footer(self, file_index: int, _written_at: int | None) -> pa.Buffer:
         file = self.groups.files[file_index]
         with open_parquet(file) as parquet:
             content = footer_bytes(parquet.metadata)

@@ -92,10 +92,18 @@ class Location:
         Raises:
             StorageError: there is no such file.
         """
+        return self.version()[0]
+
+    def version(self) -> tuple[int, int | None]:
+        """Size of this file in bytes, and when it was written, in ns; None where that is unknown.
+
+        Raises:
+            StorageError: there is no such file.
+        """
         info = self._info()
         if info.type != pafs.FileType.File:
             raise StorageError(f"{self.uri}: no such file")
-        return int(info.size)
+        return int(info.size), info.mtime_ns
 
     def read_text(self) -> str:
         """The whole file, decoded from UTF-8.

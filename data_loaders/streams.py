@@ -102,7 +102,7 @@ class EpochPlan:
 
     @cached_property
     def order_G(self) -> np.ndarray:
-        """int64 (G,): the row groups in this epoch's order."""
+        """int64 or uint32 (G,): the row groups in this epoch's order."""
         num_groups = len(self.num_rows_G)
         if self.seed is None:
             return np.arange(num_groups)

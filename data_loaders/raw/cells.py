@@ -179,7 +179,7 @@ def _parsed(texts: list[str]) -> list[list[str | None] | None]:
     """JSON arrays as lists of cells; None where a text is no array, or holds more than values."""
     try:  # all of them in one go
         found = json.loads(f"[{','.join(texts)}]")
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if found is None or len(found) != len(texts):
         found = [_parsed_alone(text) for text in texts]
@@ -194,7 +194,7 @@ def _parsed(texts: list[str]) -> list[list[str | None] | None]:
 def _parsed_alone(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -41,7 +41,7 @@ def parsed(line: bytes) -> dict[str, Any] | str:
         record = json.loads(line)
         if b"\\ud" in line.lower():  # half a surrogate pair is no text
             json.dumps(record, ensure_ascii=False).encode()
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter of what is nested a thousand times
         return "not JSON"
     return record if isinstance(record, dict) else "not a JSON object"
 

@@ -46,8 +46,12 @@ def _hashes(array: pa.Array, *, key: int) -> np.ndarray:
     found = array.type
     if pa.types.is_dictionary(found):
         return _hashes(array.dictionary_decode(), key=key)
+    if pa.types.is_fixed_size_list(found):
+        return _list_hashes(array.cast(pa.list_(found.value_type)), key=key)
     if pa.types.is_list(found) or pa.types.is_large_list(found):
         return _list_hashes(array, key=key)
+    if pa.types.is_string_view(found):
+        return _text_hashes(array.cast(pa.large_string()), key=key)
     if pa.types.is_floating(found):
         numbers = array.cast(pa.float64()).to_numpy(zero_copy_only=False) + 0.0  # no -0.0
         return mix64(numbers.view(np.uint64) ^ np.uint64(key))
@@ -55,7 +59,7 @@ def _hashes(array: pa.Array, *, key: int) -> np.ndarray:
     if is_integer and found != pa.uint64():
         integers = array.cast(pa.int64()).fill_null(0).to_numpy()
         return mix64(integers.view(np.uint64) ^ np.uint64(key))
-    if not (pa.types.is_string(found) or pa.types.is_binary(found)):
+    if not (_is_text(found) or pa.types.is_binary(found) or pa.types.is_large_binary(found)):
         # rare: their text is as good as they are
         texts = [json.dumps(value, sort_keys=True, default=str) for value in array.to_pylist()]
         array = pa.array(texts, pa.string())
@@ -64,12 +68,16 @@ def _hashes(array: pa.Array, *, key: int) -> np.ndarray:
 
 def _text_hashes(array: pa.Array, *, key: int) -> np.ndarray:
     """Hashes each distinct text once."""
-    encoded = array.fill_null("" if pa.types.is_string(array.type) else b"").dictionary_encode()
+    encoded = array.fill_null("" if _is_text(array.type) else b"").dictionary_encode()
     texts = encoded.dictionary.to_numpy(zero_copy_only=False)
     if not len(texts):
         return np.zeros(0, np.uint64)
     hashes = pd.util.hash_array(texts, hash_key=HASH_KEYS[key], categorize=False)
     return hashes[encoded.indices.to_numpy()]
+
+
+def _is_text(found: pa.DataType) -> bool:
+    return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
 
 
 def _list_hashes(array: pa.Array, *, key: int) -> np.ndarray:

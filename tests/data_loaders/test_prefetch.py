@@ -147,6 +147,22 @@ def test_closing_it_drops_what_was_made_together_too() -> None:
     assert list(ahead) == []
 
 
+def test_what_fails_after_closing_is_not_told() -> None:
+    """However often one asks."""
+    is_closed = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        is_closed.wait(timeout=30)
+        raise CorruptError
+
+    ahead = prefetch(items(), depth=2)
+    assert next(ahead) == 0
+    threading.Timer(0.1, is_closed.set).start()
+    ahead.close()
+    assert [list(ahead) for _ in range(3)] == [[], [], []]
+
+
 def test_dropping_it_ends_the_thread() -> None:
     """Without close, as when an exception passes by."""
     ahead = prefetch(itertools.count(), depth=2)

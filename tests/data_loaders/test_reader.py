@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_loaders.config import DataConfig
+from data_loaders.errors import StorageError
 from data_loaders.reader import FOOTERS_KEPT, PARSED_FOOTERS_KEPT, LogReader
 from data_loaders.row_groups import list_row_groups
 
@@ -63,3 +64,18 @@ def test_what_is_kept_of_footers_is_bounded_however_many_files(tmp_path: Path) -
     more_bytes, more_parsed = bytes_kept(tmp_path / "more", num_files=FOOTERS_KEPT * 3 // 2)
     assert more_bytes == pytest.approx(most_bytes, rel=0.02)
     assert more_parsed == PARSED_FOOTERS_KEPT
+
+
+def test_a_file_of_the_same_size_is_known_by_its_footer(tmp_path: Path) -> None:
+    """Also when the first one's footer has been read; what is written again as it was is read."""
+    reader = reader_of(tmp_path, num_files=2)
+    file, other = tmp_path / "train/part-00001.parquet", tmp_path / "other.parquet"
+    content = file.read_bytes()
+    assert reader.read(1)["row"].to_pylist() == [1]
+    pq.write_table(pa.table({"row": [2], "odd": [0]}), other)
+    assert other.stat().st_size == file.stat().st_size
+    other.replace(file)
+    with pytest.raises(StorageError, match=rf"{file}: is not the file that it was"):
+        reader.read(1)
+    file.write_bytes(content)
+    assert reader.read(1)["row"].to_pylist() == [1]

@@ -102,6 +102,7 @@ def test_lists_are_the_same_in_every_notation(lists: list[list[int | None] | Non
         ("a|NULL|c", "texts", ["a", None, "c"]),
         ('["a|b", 3]', "texts", ["a|b", "3"]),
         ("[[1]]", "texts", "wrong"),
+        ("[" * 100_000, "texts", "wrong"),
         ("0.5|1", "numbers", [0.5, 1.0]),
     ],
 )

@@ -127,10 +127,11 @@ def test_lines_of_json_keep_their_numbers(tmp_path: Path, ending: str, block_byt
         '{"user": "\\ud800"}',
         '{"x": null}',
         '{"user": 1.0}',
+        '{"user": "b", "x": ' + 100_000 * "[" + 100_000 * "]" + "}",
     ]
     blocks = blocks_of(write(tmp_path / f"log.{ending}", "\n".join(lines)), block_bytes=block_bytes)
     assert users_of(blocks) == [(1, "a"), (3, "7"), (7, None), (8, "1")]
-    assert [number for number, _ in malformed_of(blocks)] == [4, 5, 6]
+    assert [number for number, _ in malformed_of(blocks)] == [4, 5, 6, 9]
 
 
 def test_json_lists_and_objects_are_no_scalars(tmp_path: Path) -> None:

@@ -65,6 +65,30 @@ def test_text_and_its_bytes_hash_alike_and_keys_do_not() -> None:
     assert not set(row_hashes(texts, key=0).tolist()) & set(row_hashes(texts, key=1)[:1].tolist())
 
 
+@pytest.mark.parametrize(
+    "kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_text_hashes_alike_in_every_type_of_it(kind: pa.DataType) -> None:
+    """Writers differ in what they take: pandas takes large strings."""
+    texts = pa.array(["x", None, "", "a longer text"])
+    as_kind = pa.table({"a": texts.cast(kind)})
+    np.testing.assert_array_equal(
+        row_hashes(as_kind, key=0), row_hashes(pa.table({"a": texts}), key=0)
+    )
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.large_list(pa.large_string()), pa.list_(pa.string(), 2), pa.list_(pa.large_string())],
+)
+def test_lists_hash_alike_in_every_type_of_them(kind: pa.DataType) -> None:
+    """Also lists of a fixed size, as vectors are."""
+    lists = [["x", None], None, ["", "y"]]
+    tables = [pa.table({"a": pa.array(lists, each)}) for each in (kind, pa.list_(pa.string()))]
+    one, other = (row_hashes(table, key=0) for table in tables)
+    np.testing.assert_array_equal(one, other)
+
+
 def test_fractions_are_spread_evenly() -> None:
     """A tenth of the rows lies below 0.1."""
     fractions = fractions_of(row_hashes(pa.table({"a": range(20_000)}), key=0))
