@@ -82,6 +82,7 @@ def _plans(
     from cluster.tune import Plan
     from data_loaders.errors import InputError
     from data_loaders.row_groups import has_split
+    from trainer.recipe_file import flat_keys
 
     searched = read_space(space)
     plans = []
@@ -96,7 +97,12 @@ def _plans(
             f"{plans[0].recipe.data.root}: has no valid/, by which trials are compared; "
             "make one (polytower prepare does)"
         )
-    folder.begin({"recipe": recipe, "overrides": overrides, "space": searched.keys, "seed": seed})
+    # the same seed draws the same values, so that the first recipe stands for all
+    first = plans[0].recipe.model_copy(
+        update={"run": plans[0].recipe.run.model_copy(update={"uri": None})}
+    )
+    searched_for = {"recipe": recipe, "overrides": overrides, "space": searched.keys, "seed": seed}
+    folder.begin(searched_for | flat_keys(first.model_dump(mode="json")))
     return plans
 
 

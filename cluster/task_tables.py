@@ -37,7 +37,7 @@ KINDS: dict[str, Sequence[Column]] = {
     "normalized_entropy": (
         Column("AUC", "auc", has_gap=True),
         Column("NE", "normalized_entropy"),
-        Column("calibration", "calibration", digits=3),
+        Column("calib-\nration", "calibration", digits=3),
     ),
     "group_auc": (Column("group AUC", "group_auc"), Column("AUC", "auc", has_gap=True)),
     "gini": (
@@ -92,6 +92,7 @@ def new_table(title: str, columns: Sequence[str]) -> Table:
         title_style="bold",
         header_style="dim",
         box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),  # seven columns of numbers and a name in 80 characters
     )
     for index, column in enumerate(columns):
         # where it is narrow, words go on in another line; a number cut short would be another one
@@ -111,7 +112,7 @@ def _of_kind(tasks: Results, columns: Sequence[Column], *, title: str) -> Table:
     for item in shown:
         titles.append(item.title)
         if item.metric in best:
-            titles += ["best possible", "gap"] if item.has_gap else ["best possible"]
+            titles += ["best\npossible", "gap"] if item.has_gap else ["best\npossible"]
     table = new_table(title, titles)
     for name, result in tasks.items():
         cells = [name, f"{result['examples']:,.0f}"]

@@ -1,6 +1,6 @@
 """What a search leaves in its folder, and what goes on from there after an interruption.
 
-OUT/search.json                recipe, overrides, space and seed, which may not change
+OUT/search.json                recipe and its keys, overrides, space, seed: none may change
 OUT/trials/0007/               an ordinary run
 OUT/trials/0007-scores.json    of its validations so far
 OUT/trials/0007.json           how it ended

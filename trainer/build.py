@@ -18,6 +18,7 @@ from embeddings.planner import is_table, plan_tables, readable_name, shard_model
 from embeddings.tables import build_sequences, build_tables, initialise_tables, pooled_names
 from trainer.architectures import build_architecture
 from trainer.architectures.architecture import Architecture, Sizes
+from trainer.balance_config import BALANCE_STATE
 from trainer.balancing import build_balancer
 from trainer.balancing.fan_out import FanOut
 from trainer.balancing.relation import TaskRelation
@@ -207,7 +208,8 @@ def _freeze(model: MultiTaskModel, recipe: Recipe) -> list[str]:
     dense = {name: item for name, item in names.items() if not name.startswith("tables.")}
     for name, item in dense.items():
         item.requires_grad_(not recipe.is_frozen(name))
-    if not any(item.requires_grad for item in dense.values()):
+    ours = (item for name, item in dense.items() if not name.startswith(BALANCE_STATE))
+    if not any(item.requires_grad for item in ours):
         raise InputError(
             "init_from.freeze: no dense parameter is left to train; take fewer in "
             "init_from.parameters (the towers of the tasks are towers.architecture.towers.*)"

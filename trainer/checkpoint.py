@@ -25,6 +25,7 @@ from trainer.averaging import DenseAverage
 from trainer.checkpoint_storage import LocationReader, LocationWriter
 from trainer.config import Recipe
 from trainer.manifest import MANIFEST, Manifest, read_manifest
+from trainer.recipe_file import flat_keys
 
 # Keys of a recipe that may differ between a checkpoint and the run that takes it up. A table's
 # sharding is no property of its values: rows find their new place when they are read.
@@ -200,7 +201,7 @@ def check_fits(
     Raises:
         CheckpointMismatchError: naming the first key that differs, or the log.
     """
-    theirs, ours = _flat(manifest.recipe), _flat(recipe.model_dump(mode="json"))
+    theirs, ours = flat_keys(manifest.recipe), flat_keys(recipe.model_dump(mode="json"))
     for key in dict.fromkeys([*theirs, *ours]):
         if key.startswith(_MAY_CHANGE) or key.endswith(_MAY_CHANGE_BELOW):
             continue
@@ -266,13 +267,3 @@ def newest_that_fits(
             "raise run.num_steps (or num_epochs), or start another run.uri"
         )
     return newest
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix.rstrip("."): tree}
-    return {
-        key: value
-        for name, node in tree.items()
-        for key, value in _flat(node, f"{prefix}{name}.").items()
-    }

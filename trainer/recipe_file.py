@@ -77,6 +77,17 @@ def _drop_keys_of_other_choices(tree: dict[str, Any], *, keys: Sequence[str]) ->
             }
 
 
+def flat_keys(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of a recipe's tree by their keys, e.g. `run.seed`."""
+    if not isinstance(tree, dict):
+        return {prefix.rstrip("."): tree}
+    return {
+        key: value
+        for name, node in tree.items()
+        for key, value in flat_keys(node, f"{prefix}{name}.").items()
+    }
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every default written out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120)

@@ -77,6 +77,7 @@ def test_numbers_are_whole_on_80_columns(monkeypatch: pytest.MonkeyPatch) -> Non
         "auc": 0.57123,
         "best_auc": 0.61239,
         "normalized_entropy": 0.98765,
+        "best_normalized_entropy": 0.92341,
         "calibration": 1.0024,
         "examples_article_id_warm": 11_222_333.0,
         "auc_article_id_warm": 0.58147,
@@ -89,7 +90,7 @@ def test_numbers_are_whole_on_80_columns(monkeypatch: pytest.MonkeyPatch) -> Non
         assert "".join(line[0] for line in words if line and line[0] in name) == name
     text = written.getvalue()
     assert "…" not in text
-    for number in ("123,456,789", "0.5712", "0.6124", "0.0412", "0.9877", "1.002"):
+    for number in ("123,456,789", "0.5712", "0.6124", "0.0412", "0.9877", "0.9234", "1.002"):
         assert number in text
     for number in ("11,222,333", "0.5815", "99,888,777", "0.5137"):
         assert number in text

@@ -94,6 +94,13 @@ def test_a_search_goes_on_after_an_interruption(folder: Path) -> None:
     assert "best trials" in out
     assert f"{best['score']:.4f}" in out
 
+    tree = yaml.safe_load((folder / "toy.yaml").read_text())
+    tree["data"]["batch_size"] += 1
+    (folder / "toy.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    _, errors = start(folder, *arguments).communicate(timeout=120)
+    size = tree["data"]["batch_size"]
+    assert f"its data.batch_size is {size - 1}, not {size}; give another folder" in errors
+
 
 def test_an_interruption_whose_exception_was_lost_ends_the_search_at_its_next_step() -> None:
     """On the way through Ray."""

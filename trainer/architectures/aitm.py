@@ -21,10 +21,11 @@ from trainer.model_config import AitmConfig
 class Aitm(Architecture):
     """Adaptive information transfer along chains of tasks.
 
-    A task's tower is read by all tasks behind it, so all towers count as shared; the transfers are
-    computed for each task anew. The expectation calibrator, which punishes a step that is likelier
-    than the one before, is given to both tasks of a step, to each with the other's prediction held
-    fixed: the same gradient, but normalised by each task's own number of labels.
+    What the tasks share is the input. A task's tower is read by all tasks behind it, too: each
+    computes it anew from its own copy, as it does the transfers. The expectation calibrator, which
+    punishes a step that is likelier than the one before, is given to both tasks of a step, to each
+    with the other's prediction held fixed: the same gradient, but normalised by each task's own
+    number of labels.
 
     Source: Xi et al., "Modeling the sequential dependence among audience multi-step conversions
         with multi-task learning in targeted display advertising", KDD 2021: AIT module and
@@ -47,19 +48,20 @@ class Aitm(Architecture):
         )
 
     def shared(self, inputs: Inputs) -> Copy:
-        return tuple(tower(inputs.shared_BI) for tower in self.towers)
+        return (inputs.shared_BI,)
 
     def outputs(self, copies: Sequence[Copy], *, inputs: Inputs) -> list[Tensor]:
         return [
-            head(self._hidden(chain, copy))
-            for head, chain, copy in zip(self.heads, self._chains, copies, strict=True)
+            head(self._hidden(chain, input_BI))
+            for head, chain, (input_BI,) in zip(self.heads, self._chains, copies, strict=True)
         ]
 
-    def _hidden(self, chain: tuple[int, ...], copy: Copy) -> Tensor:
+    def _hidden(self, chain: tuple[int, ...], input_BI: Tensor) -> Tensor:
         first, *others = chain
-        hidden_BH = copy[first]
+        hidden_BH: Tensor = self.towers[first](input_BI)
         for step in others:
-            hidden_BH = self.transfers[str(step)](copy[step], before_BH=hidden_BH)
+            own_BH = self.towers[step](input_BI)
+            hidden_BH = self.transfers[str(step)](own_BH, before_BH=hidden_BH)
         return hidden_BH
 
     def extra_losses(

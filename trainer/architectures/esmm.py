@@ -47,6 +47,9 @@ class Esmm(Architecture):
             for chain, (hidden_BH,) in zip(self.chains, copies, strict=True)
         ]
 
+    def task_towers(self) -> list[nn.Module]:
+        return self.body.task_towers()
+
     def _output(self, chain: tuple[int, ...], hidden_BH: Tensor) -> Tensor:
         steps = [self.body.towers[step](hidden_BH) for step in chain]
         return steps[0] if len(steps) == 1 else logit_of_product(torch.cat(steps, dim=1))
@@ -85,6 +88,9 @@ class Escm2(Architecture):
 
     def outputs(self, copies: Sequence[Copy], *, inputs: Inputs) -> list[Tensor]:
         return self.esmm.outputs(copies, inputs=inputs)
+
+    def task_towers(self) -> list[nn.Module]:
+        return self.esmm.task_towers()
 
     def extra_losses(
         self, outputs: Sequence[Tensor], *, copies: Sequence[Copy], labels_BT: Tensor

@@ -117,7 +117,7 @@ class Famo(Balancer):
 
     The paper looks at the losses of the same batch again, after the update; here the losses of the
     next step's batch stand for them, which costs no second forward, and adds the noise of the
-    batches. A task without labels in a step leaves its logit as it is.
+    batches. A task without labels in a step is drawn by the decay alone.
 
     Source: Liu, Feng, Stone and Liu, "FAMO: fast adaptive multitask optimization", NeurIPS 2023,
         algorithm 1.

@@ -61,10 +61,11 @@ class TaskRelation(nn.Module):
         tied = _tied_parameters(towers, kind=config.kind)
         if not tied:
             which = "layer" if config.kind == "l2" else "last layer"
+            other = "" if config.kind == "l2" else "use kind: l2, or "
             raise InputError(
                 f"balance.relation.kind: {config.kind} needs a {which} of the same shape in all "
                 f"tasks' towers, found none in model.architecture: {architecture}; "
-                "remove balance.relation"
+                f"{other}remove balance.relation"
             )
         num_tasks = len(towers)
         if config.kind == "relationship":

@@ -27,9 +27,11 @@ def gradients_section(run: RunData) -> str | None:
     }
     known = {pair: line for pair, line in pairs.items() if line.xs}
     charts = []
-    if known and len(known) <= _MOST_LINES:
-        named = [Line(f"{one}, {two}", line.xs, line.ys) for (one, two), line in known.items()]
-        panel = Panel("cosine between the gradients of two tasks", named)
+    if known:
+        lowest = sorted(known, key=lambda pair: _mean(known[pair]))[:_MOST_LINES]
+        named = [Line(", ".join(pair), known[pair].xs, known[pair].ys) for pair in lowest]
+        which = f": {len(lowest)} lowest of {len(known)} pairs" if len(known) > len(lowest) else ""
+        panel = Panel(f"cosine between the gradients of two tasks{which}", named)
         charts.append(line_chart([panel], alt="cosines of the tasks' gradients over the steps"))
     if known:
         charts.append(_mean_cosines(run.tasks, known))
@@ -42,8 +44,12 @@ def gradients_section(run: RunData) -> str | None:
     )
 
 
+def _mean(line: Line) -> float:
+    return sum(line.ys) / len(line.ys)
+
+
 def _mean_cosines(tasks: list[str], known: dict[tuple[str, str], Line]) -> str:
-    means = {pair: sum(line.ys) / len(line.ys) for pair, line in known.items()}
+    means = {pair: _mean(line) for pair, line in known.items()}
     values = [
         [1.0 if one == two else means.get((one, two), means.get((two, one))) for two in tasks]
         for one in tasks
@@ -118,7 +124,8 @@ def gates_section(run: RunData) -> str | None:
     charts.append(line_chart(panels, alt="mean weights of the experts over the steps, by task"))
     text = (
         "<p>What the gate before each task's tower gives the experts, means over the examples of "
-        "single steps; a gate that gives all the same has the highest entropy.</p>"
+        "single steps; a gate that gives all the same has the highest entropy. A task's own "
+        "experts come first, then those that it shares.</p>"
     )
     return text + (figures(charts) or "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,26 @@ def test_an_output_depends_on_its_own_copy_alone(word: str) -> None:
             )
             is_read = any(item is not None and bool(item.any()) for item in gradients)
             assert is_read == (task == other)
+
+
+@pytest.mark.parametrize("word", sorted(ARCHITECTURES))
+def test_any_two_tasks_read_something_that_both_can_change(word: str) -> None:
+    """Else their gradients are orthogonal whatever they want, and no method could do anything."""
+    architecture, inputs = make(word)
+    shared = architecture.shared(inputs)
+    copies = [tuple(item.detach().requires_grad_() for item in shared) for _ in TASKS]
+    outputs = architecture.outputs(copies, inputs=inputs)
+    read = []
+    for copy, output in zip(copies if shared else (), outputs, strict=False):
+        gradients = torch.autograd.grad(output.sum(), copy, retain_graph=True, allow_unused=True)
+        read.append(
+            [
+                torch.zeros_like(item) if gradient is None else gradient
+                for item, gradient in zip(copy, gradients, strict=True)
+            ]
+        )
+    for one, two in itertools.combinations(read, 2):
+        assert any(bool((mine * other).any()) for mine, other in zip(one, two, strict=True))
 
 
 @pytest.mark.parametrize("word", sorted(ARCHITECTURES))
