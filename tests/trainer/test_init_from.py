@@ -157,7 +157,9 @@ def test_what_does_not_fit_is_refused_in_one_line(log: Path, first: Path, tmp_pa
     recipes: list[Recipe] = []
     recipes.append(recipe())
     recipes.append(recipe(parameters=["tables.usr"]))
-    recipes.append(recipe(parameters=["towers.architecture.*"], freeze=True))
+    recipes.append(
+        recipe("balance.method=uncertainty", parameters=["towers.architecture.*"], freeze=True)
+    )
     recipes.append(recipe("data.features.country.encoding=hash", parameters=["tables.*"]))
     recipes.append(recipe(run=str(tmp_path / "nowhere")))
     shape, name, all_frozen, meaning, nowhere = run_ranks(
