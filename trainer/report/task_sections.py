@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from trainer.report.charts import Bars, Line, Panel, bar_chart, heat_map, line_chart
@@ -183,7 +184,24 @@ def slices_section(run: RunData) -> str | None:
     if not known_best:
         columns = [name for name in columns if name != "best possible"]
         rows = [[*row[:5], *row[6:8]] for row in rows]
-    return f"<p>Of {title}, by whether training knew the id.</p>" + table(columns, rows)
+    text = f"<p>Of {title}, by whether training knew the id.</p>"
+    charts = _slice_charts(judged["tasks"], run.recipe["data"]["features"])
+    return text + (figures(charts) or "") + table(columns, rows)
+
+
+def _slice_charts(results: dict[str, dict[str, Any]], features: Iterable[str]) -> list[str]:
+    """Bars for each task that has an AUC, beginning at what guessing reaches."""
+    panels = []
+    for task, result in results.items():
+        found = {
+            f"{feature}, {words_of_part}": result.get(f"auc_{feature}_{part}")
+            for feature in features
+            for part, words_of_part in (("warm", "known"), ("cold", "rare or new"))
+        }
+        above = {name: auc - 0.5 for name, auc in found.items() if auc is not None}
+        if above:
+            panels.append(Bars(task, list(above), list(above.values()), x_label="AUC above 0.5"))
+    return [bar_chart(panels, alt="AUC of each task by whether ids are known")] if panels else []
 
 
 def importance_section(run: RunData) -> str | None:

@@ -12,7 +12,7 @@ import pytest
 from data_loaders.errors import InputError
 from data_loaders.storage import locate
 from tests.trainer.report.runs import NAME, write_run
-from trainer.report import read_run, report_page
+from trainer.report import read_run, report_page, task_sections
 from trainer.report.page import SECTIONS
 
 VOID = {"meta", "link", "br", "hr", "img"}
@@ -83,7 +83,7 @@ def test_a_page_has_every_section_and_needs_no_other_file(tmp_path: Path) -> Non
         assert target.strip("'\"")[1:] in page.ids
     assert not page.tags & {"script", "iframe", "object", "embed", "metadata"}
     assert "@import" not in text
-    assert len(page.images) >= 9
+    assert len(page.images) >= 10
     for image in page.images:
         assert image["role"] == "img"
         assert image["aria-label"]
@@ -134,6 +134,15 @@ def test_sections_without_data_are_left_out(tmp_path: Path) -> None:
     assert set(SECTIONS) - set(page.ids) == {
         *("results", "gates", "importance", "calibration", "slices", "speed")
     }
+
+
+def test_of_many_pairs_of_tasks_those_that_disagree_most_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More lines than some cannot be told apart; the page says that there are others."""
+    monkeypatch.setattr(task_sections, "_MOST_LINES", 1)
+    text, _ = page_of(write_run(tmp_path / "run"))
+    assert "1 lowest of 2 pairs" in text
 
 
 def test_the_same_run_has_the_same_page(tmp_path: Path) -> None:
