@@ -92,7 +92,6 @@ def new_table(title: str, columns: Sequence[str]) -> Table:
         title_style="bold",
         header_style="dim",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),  # seven columns of numbers and a name in 80 characters
     )
     for index, column in enumerate(columns):
         # where it is narrow, words go on in another line; a number cut short would be another one
@@ -114,6 +113,7 @@ def _of_kind(tasks: Results, columns: Sequence[Column], *, title: str) -> Table:
         if item.metric in best:
             titles += ["best\npossible", "gap"] if item.has_gap else ["best\npossible"]
     table = new_table(title, titles)
+    table.padding = (0, 1, 0, 0)  # seven columns of numbers and a name in 80 characters
     for name, result in tasks.items():
         cells = [name, f"{result['examples']:,.0f}"]
         for item in shown:
