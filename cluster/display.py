@@ -51,6 +51,8 @@ def training_progress() -> Iterator[Callable[[Progress], None]]:
 
             def show(progress: Progress) -> None:
                 print_skipped([progress.note] if progress.note else [])
+                if not progress.examples_per_second:  # a note, or a score: no step was done
+                    return
                 bar.update(
                     task,
                     description="training" if progress.phase == "train" else "evaluating",
@@ -66,6 +68,8 @@ def training_progress() -> Iterator[Callable[[Progress], None]]:
         def log(progress: Progress) -> None:
             nonlocal last_line
             print_skipped([progress.note] if progress.note else [])
+            if not progress.examples_per_second:
+                return
             if time.monotonic() - last_line >= LINE_INTERVAL_SECONDS:
                 last_line = time.monotonic()
                 console.print(

@@ -32,6 +32,14 @@ def test_a_note_is_never_throttled_and_stands_on_a_line_of_its_own(
     assert lines.count("skipped 3 examples of [file]: why") == 1
 
 
+def test_a_score_is_no_step(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing was read when it is told, at 0 examples/s; what stood there stays."""
+    with training_progress() as show:
+        show(Progress("evaluate", 9, 9, 0.0, {}, score=0.5))
+        show(Progress("evaluate", 3, 9, 7.0, {}))
+    assert capsys.readouterr().out.split() == ["evaluate", "3/9", "7", "examples/s"]
+
+
 SUMMARY = {
     "tasks": {},
     "plan": [],
