@@ -48,18 +48,22 @@ def training_progress() -> Iterator[Callable[[Progress], None]]:
         bar, note = _bar(), Text(style="dim")
         with Live(Group(bar, note), console=console):
             task = bar.add_task("starting ranks", total=None)
+            trained = ""
 
             def show(progress: Progress) -> None:
+                nonlocal trained
                 print_skipped([progress.note] if progress.note else [])
-                if not progress.examples_per_second:  # a note, or a score: no step was done
-                    return
+                if progress.losses:
+                    trained = _note(progress)
+                # a score, or a note, stands where training does, and comes without a rate
+                is_training = progress.phase == "train" or not progress.examples_per_second
                 bar.update(
                     task,
-                    description="training" if progress.phase == "train" else "evaluating",
+                    description="training" if is_training else "evaluating",
                     completed=progress.step,
                     total=progress.num_steps,
                 )
-                note.plain = f"  {_note(progress)}"
+                note.plain = f"  {trained if is_training else _note(progress)}"
 
             yield show
     else:
