@@ -11,6 +11,7 @@ from cluster.cli_options import EXIT_INTERRUPTED, Address, Overrides, RecipeName
 if TYPE_CHECKING:
     from cluster.trials import SearchFolder, Trial
     from cluster.tune import Plan
+    from trainer.config import Recipe
 
 EXIT_TRIALS_FAILED = 3
 
@@ -98,12 +99,15 @@ def _plans(
             "make one (polytower prepare does)"
         )
     # the same seed draws the same values, so that the first recipe stands for all
-    first = plans[0].recipe.model_copy(
-        update={"run": plans[0].recipe.run.model_copy(update={"uri": None})}
-    )
+    first = _without_run(plans[0].recipe)
     searched_for = {"recipe": recipe, "overrides": overrides, "space": searched.keys, "seed": seed}
     folder.begin(searched_for | flat_keys(first.model_dump(mode="json")))
     return plans
+
+
+def _without_run(recipe: Recipe) -> Recipe:
+    """A trial's recipe for a run anywhere."""
+    return recipe.model_copy(update={"run": recipe.run.model_copy(update={"uri": None})})
 
 
 def _print_best(found: list[Trial], *, plans: list[Plan], folder: SearchFolder) -> None:
@@ -131,10 +135,9 @@ def _print_best(found: list[Trial], *, plans: list[Plan], folder: SearchFolder) 
         score = "-" if trial.score is None else f"{trial.score:.4f}"
         table.add_row(str(trial.index), score, f"{trial.step:,}", trial.state, *values)
     console.print(table)
-    chosen = plans[best[0].index].recipe
-    run = chosen.run.model_copy(update={"uri": None})
+    chosen = _without_run(plans[best[0].index].recipe)
     file = folder.location.child("best.yaml")
-    file.write_text(dump_recipe(chosen.model_copy(update={"run": run})))
+    file.write_text(dump_recipe(chosen))
     console.print(
         f"best recipe: {file.uri}; its run, evaluated: {best[0].run_uri}"
         if best[0].state == "complete"

@@ -22,7 +22,7 @@ from data_loaders.batch import InteractionBatch, id_feature_names
 from data_loaders.config import DataConfig, IdFeature
 from data_loaders.label_columns import LabelColumns
 from data_loaders.memory import uninitialised
-from data_loaders.placement import LISTS, PART, fill_round, plan_round
+from data_loaders.round_placement import LISTS, PART, fill_round, plan_round
 from data_loaders.rows import EncodedRows
 from data_loaders.streams import Cursor
 

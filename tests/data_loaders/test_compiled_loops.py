@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from numba.core.registry import CPUDispatcher
 
-from data_loaders import columns, hashing, negatives, number_encoding, placement
+from data_loaders import columns, hashing, negatives, number_encoding, placement, round_placement
 from data_loaders.config import DataConfig
 from data_loaders.loader import InteractionLoader
 from data_loaders.streams import Cursor
@@ -20,7 +20,7 @@ from tests.data_loaders.test_negatives import NUM_ROWS as ROWS_BESIDE_NEGATIVES
 from tests.data_loaders.test_negatives import make_config, write_log
 from tests.helpers.logs import write_groups
 
-MODULES = (columns, hashing, negatives, number_encoding, placement)
+MODULES = (columns, hashing, negatives, number_encoding, placement, round_placement)
 FEATURES = {
     "user": {"kind": "id"},
     "name": {"kind": "id"},

@@ -34,7 +34,6 @@ def gradients_section(run: RunData) -> str | None:
         which = f": {len(lowest)} lowest of {len(known)} pairs" if len(known) > len(lowest) else ""
         panel = Panel(f"cosine between the gradients of two tasks{which}", named)
         charts.append(line_chart([panel], alt="cosines of the tasks' gradients over the steps"))
-    if known:
         charts.append(_mean_cosines(run.tasks, known))
     norms = [_series(lines, "gradients", "norms", task) for task in run.tasks]
     panel = Panel("norm of each task's gradient", _named(run.tasks, norms))

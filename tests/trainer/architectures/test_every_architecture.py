@@ -64,6 +64,12 @@ def make(word: str) -> tuple[Architecture, Inputs]:
     return architecture, inputs
 
 
+def own_copies(architecture: Architecture, inputs: Inputs) -> list[tuple[Tensor, ...]]:
+    """Of what the tasks share, as leaves."""
+    shared = architecture.shared(inputs)
+    return [tuple(item.detach().requires_grad_() for item in shared) for _ in TASKS]
+
+
 def test_every_word_of_a_recipe_has_its_architecture() -> None:
     """And none is out of reach."""
     assert sorted(choices(AnyModel)) == sorted(ARCHITECTURES)
@@ -73,12 +79,11 @@ def test_every_word_of_a_recipe_has_its_architecture() -> None:
 def test_an_output_depends_on_its_own_copy_alone(word: str) -> None:
     """So the gradient that comes back to a copy is that of one task's loss."""
     architecture, inputs = make(word)
-    shared = architecture.shared(inputs)
-    copies = [tuple(item.detach().requires_grad_() for item in shared) for _ in TASKS]
+    copies = own_copies(architecture, inputs)
     outputs = architecture.outputs(copies, inputs=inputs)
     assert [tuple(item.shape) for item in outputs] == [(6, 1), (6, 1), (6, 2)]
     for task, output in enumerate(outputs):
-        for other, copy in enumerate(copies if shared else ()):
+        for other, copy in enumerate(copies if any(copies) else ()):
             gradients = torch.autograd.grad(
                 output.sum(), copy, retain_graph=True, allow_unused=True
             )
@@ -90,11 +95,10 @@ def test_an_output_depends_on_its_own_copy_alone(word: str) -> None:
 def test_any_two_tasks_read_something_that_both_can_change(word: str) -> None:
     """Else their gradients are orthogonal whatever they want, and no method could do anything."""
     architecture, inputs = make(word)
-    shared = architecture.shared(inputs)
-    copies = [tuple(item.detach().requires_grad_() for item in shared) for _ in TASKS]
+    copies = own_copies(architecture, inputs)
     outputs = architecture.outputs(copies, inputs=inputs)
     read = []
-    for copy, output in zip(copies if shared else (), outputs, strict=False):
+    for copy, output in zip(copies if any(copies) else (), outputs, strict=False):
         gradients = torch.autograd.grad(output.sum(), copy, retain_graph=True, allow_unused=True)
         read.append(
             [
@@ -126,8 +130,7 @@ def test_gates_are_observed_when_asked_for(word: str) -> None:
 def test_an_extra_loss_depends_on_its_own_copy_alone(word: str) -> None:
     """It is finite where labels are not observed, too."""
     architecture, inputs = make(word)
-    shared = architecture.shared(inputs)
-    copies = [tuple(item.detach().requires_grad_() for item in shared) for _ in TASKS]
+    copies = own_copies(architecture, inputs)
     outputs = architecture.outputs(copies, inputs=inputs)
     labels_BT = torch.tensor([[1, 0, 1], [1, 1, 1], [0, 0, 1], [1, math.nan, 1]] * 2)[:6].double()
     labels_BT[5] = math.nan
