@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from data_loaders.storage import Location
 
 EXAMPLE = "Example: `polytower report s3://bucket/run --out run.html --importance`"
 
@@ -18,8 +22,8 @@ def report(
         bool,
         typer.Option(
             "--importance",
-            help="measure first what each feature is worth to each task, on valid; it stays in "
-            "RUN/importance.json",
+            help="measure first what each feature is worth to each task, on valid; of a finished "
+            "run it also goes into RUN/metrics.jsonl and RUN/tensorboard",
         ),
     ] = False,
 ) -> None:
@@ -27,30 +31,28 @@ def report(
     from cluster.display import console
     from data_loaders.storage import locate
     from trainer.report import read_run, report_page
+    from trainer.run_folder import add_importance
     from trainer.runtime import prepare_environment
 
     prepare_environment()
     location = locate(run)
-    read_run(location)  # what is no run is refused before anything is measured
+    data = read_run(location)  # what is no run is refused before anything is measured
     if importance:
-        _measure(run)
+        found = _measured(location)
+        if data.summary is not None:  # else its ranks may be writing there
+            add_importance(location, found)
+        data = replace(data, importance=found)
     target = location.child("report.html") if out is None else locate(out)
-    target.write_text(report_page(read_run(location)))
+    target.write_text(report_page(data))
     console.print(f"wrote {target.uri}", soft_wrap=True, markup=False)
 
 
-def _measure(run: str) -> None:
-    import json
-
+def _measured(run: Location) -> dict[str, Any]:
     from cluster.display import training_progress
-    from data_loaders.storage import locate
     from trainer.evaluate import chosen_checkpoint
     from trainer.importance import measure_importance
-    from trainer.report.run_data import IMPORTANCE
     from trainer.runtime import quiet_libraries
 
     quiet_libraries()
-    location = locate(run)
     with training_progress() as listener:
-        found = measure_importance(chosen_checkpoint(location), listener=listener)
-    location.child(IMPORTANCE).write_text(json.dumps(found, indent=2) + "\n")
+        return measure_importance(chosen_checkpoint(run), listener=listener)

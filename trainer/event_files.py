@@ -1,4 +1,4 @@
-"""The run's scalars as TensorBoard event files.
+"""What a run reports as TensorBoard event files: numbers, and diagrams as pictures.
 
 RUN/tensorboard/train/events.*    what training reports
 RUN/tensorboard/valid/events.*    validations, so that TensorBoard draws both in one chart
@@ -33,13 +33,14 @@ class EventFiles:
         self._files: dict[str, _EventFile] = {}
 
     def add(self, line: dict[str, Any]) -> None:
-        """The scalars of a line of `metrics.jsonl`; on storage at the next `flush`."""
+        """What TensorBoard shows of a line of `metrics.jsonl`; on storage at the next `flush`."""
         from tensorboardX.summary import scalar
 
         if (split := line["split"]) not in self._files:
             folder = self._location.child(split)
             self._files[split] = _EventFile(folder, first_step=self._resumed_step + 1)
-        values = [scalar(tag, value).value[0] for tag, value in scalars(line)]
+        values: list[Any] = [scalar(tag, value).value[0] for tag, value in scalars(line)]
+        values += pictures(line)
         self._files[split].add(step=line["step"], summary={"value": values})
 
     def flush(self) -> None:
@@ -94,7 +95,7 @@ def scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
     for name in _OF_THE_RUN:
         if name in line:
             yield f"run/{name}", line[name]
-    for task, result in line["tasks"].items():
+    for task, result in line.get("tasks", {}).items():
         for metric, value in result.items():
             if value is not None:
                 yield f"{metric}/{task}", value
@@ -111,3 +112,22 @@ def scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
         yield f"gate_entropy/{task}", gate["entropy"]
         for index, weight in enumerate(gate["weights"]):
             yield f"gate_weight_{task}/expert_{index}", weight
+
+
+def pictures(line: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Diagrams of a line of `metrics.jsonl`, as values of an event."""
+    if not line.keys() & {"calibration_curves", "importance"}:
+        return  # most lines have none, and matplotlib is slow to import
+    from trainer.charts import Bars, Panel, picture
+    from trainer.task_charts import calibration_panel, importance_bars
+
+    diagrams: dict[str, Panel | Bars] = {
+        f"calibration/{task}": calibration_panel(task, curve)
+        for task, curve in line.get("calibration_curves", {}).items()
+    }
+    for task, found in line.get("importance", {}).get("tasks", {}).items():
+        diagrams[f"importance/{task}"] = importance_bars(task, found)
+    for tag, diagram in diagrams.items():
+        drawn = picture(diagram)
+        image = {"encoded_image_string": drawn.png, "width": drawn.width, "height": drawn.height}
+        yield {"tag": tag, "image": {**image, "colorspace": 4}}

@@ -30,6 +30,7 @@ from data_loaders.storage import Location
 from data_loaders.streams import Cursor
 from trainer.config import Recipe
 from trainer.evaluate import evaluation_loader, final_split, opened_checkpoint
+from trainer.manifest import read_manifest, state_of
 from trainer.metrics import Result, TaskMetrics
 from trainer.progress import Listener, Progress
 from trainer.runtime import Runtime
@@ -46,9 +47,10 @@ def measure_importance(location: Location, *, listener: Listener | None) -> dict
         listener: told the progress.
 
     Returns:
-        `split`, `checkpoint`, `seed`, and `tasks`: of each the `metric` (auc, or loss where there
-        is none), its `value` as it is, and `features`: by how much it gets worse without each, the
-        AUC's drop or the loss's rise. The same at every call: the recipe's seed decides.
+        A line for `metrics.jsonl`: `split`, `step`, and `importance` with `checkpoint`, `seed`, and
+        `tasks`: of each the `metric` (auc, or loss where there is none), its `value` as it is, and
+        `features`: by how much it gets worse without each, the AUC's drop or the loss's rise. The
+        same at every call: the recipe's seed decides.
 
     Raises:
         IncompleteCheckpointError: there is no complete checkpoint.
@@ -63,14 +65,14 @@ def measure_importance(location: Location, *, listener: Listener | None) -> dict
         )
         found = {name: item.reduce_and_reset() for name, item in metrics.items()}
     base = found.pop("")
+    tasks = {
+        task: _compared(result, {name: item[task] for name, item in found.items()})
+        for task, result in base.items()
+    }
     return {
         "split": split,
-        "checkpoint": location.uri,
-        "seed": recipe.run.seed,
-        "tasks": {
-            task: _compared(result, {name: item[task] for name, item in found.items()})
-            for task, result in base.items()
-        },
+        "step": state_of(read_manifest(location)).step,
+        "importance": {"checkpoint": location.uri, "seed": recipe.run.seed, "tasks": tasks},
     }
 
 

@@ -3,7 +3,7 @@
 RUN/recipe.yaml      resolved
 RUN/log_files.json   what the log was when the run began
 RUN/metrics.jsonl    a line per report
-RUN/tensorboard/     the same numbers as TensorBoard's event files
+RUN/tensorboard/     the same as TensorBoard's event files
 RUN/summary.json     at the end
 """
 
@@ -64,6 +64,9 @@ class RunFolder:
         if time.monotonic() - self._flushed_at > _FLUSH_INTERVAL_SECONDS:
             self.flush()
 
+    def drop_importance(self) -> None:
+        self._lines = [line for line in self._lines if "importance" not in json.loads(line)]
+
     def flush(self) -> None:
         """Writes all reports."""
         if self._events is not None and self._lines:
@@ -76,6 +79,18 @@ class RunFolder:
         self.flush()
         if self._is_writer:
             self.location.child(SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def add_importance(run: Location, line: dict[str, Any]) -> None:
+    """Adds to a finished run what `measure_importance` found, in the place of what it did before.
+
+    Raises:
+        StorageError: the run has not finished, or the folder cannot be written.
+    """
+    folder = RunFolder(run, is_writer=True, resumed_step=read_summary(run)["steps"])
+    folder.drop_importance()
+    folder.report(line)
+    folder.flush()
 
 
 def read_summary(run: Location) -> dict[str, Any]:

@@ -68,6 +68,8 @@ def quiet_libraries() -> None:
     # model
     for name in ("torchrec", "torch.fx._symbolic_trace", "torch.distributed.distributed_c10d"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # it tells of its caches, where there are none yet, or none that it may write
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # TorchRec 1.8 builds ShardedTensor, which torch 2.13 deprecates in favour of DTensor
     warnings.filterwarnings("ignore", message=".*ShardedTensor.*", category=FutureWarning)
     # its data-parallel lookup on CPU has a gradient (tests/embeddings/test_lookup.py), which it

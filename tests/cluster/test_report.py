@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from cluster.cli import app
 from data_loaders.errors import InputError
 from data_loaders.storage import locate
+from tests.helpers.event_files import events_of
 from tests.helpers.logs import write_toy_log
 from tests.helpers.ranks import run_ranks
 from tests.helpers.runs import interrupt_after, make_recipe
@@ -36,6 +38,14 @@ def page_of_run(run: str, log: Path, *, env: dict[str, str] | None = None) -> st
     return locate(f"{run}/report.html").read_text()
 
 
+def reports(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def tags(folder: Path) -> set[str]:
+    return {value.tag for event in events_of(locate(str(folder))) for value in event.summary.value}
+
+
 def importance_of(run: str) -> str:
     result = CliRunner().invoke(app, ["report", run, "--importance", "--out", f"{run}/other.html"])
     assert result.exception is None, result.output
@@ -43,19 +53,28 @@ def importance_of(run: str) -> str:
 
 
 def test_a_run_is_reported_with_and_without_importance(tmp_path: Path) -> None:
-    """Every section that its run has something for; importance stays in the run's folder."""
+    """Every section that its run has something for. Importance stays in the folder of a finished
+    run, once however often it is measured, and stays out of that of a run that may go on.
+    """
     run = tmp_path / "run"
     page = page_of_run(str(run), write_toy_log(tmp_path / "log"))
     without = {"gates", "slices", "importance"}
     assert {name for name in SECTIONS if f'id="{name}"' in page} == set(SECTIONS) - without
-    run_ranks(importance_of, world_size=1, arguments={"run": str(run)})
+    before = reports(run)
+    for _ in range(2):
+        run_ranks(importance_of, world_size=1, arguments={"run": str(run)})
     assert 'id="importance"' in (run / "other.html").read_text()
-    found = json.loads((run / "importance.json").read_text())
-    assert set(found["tasks"]) == {"click", "purchase", "watch"}
+    *others, found = reports(run)
+    assert others == before
+    assert set(found["importance"]["tasks"]) == {"click", "purchase", "watch"}
+    assert "importance/click" in tags(run / "tensorboard" / "valid")
     interrupt_after(run, step=3)
-    result = CliRunner().invoke(app, ["report", str(run)])
-    assert result.exception is None
-    assert "not finished" in (run / "report.html").read_text()
+    before = reports(run)
+    run_ranks(importance_of, world_size=1, arguments={"run": str(run)})
+    page = (run / "other.html").read_text()
+    assert "not finished" in page
+    assert 'id="importance"' in page
+    assert reports(run) == before
 
 
 @pytest.mark.s3

@@ -1,7 +1,4 @@
-"""TensorBoard's event files, read back by their format.
-
-Source of the format: https://www.tensorflow.org/tutorials/load_data/tfrecord
-"""
+"""TensorBoard's event files, read back by their format."""
 
 from __future__ import annotations
 
@@ -9,9 +6,10 @@ import struct
 from typing import Any
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.event_pb2 import SessionLog
 
 from data_loaders.storage import Location, locate
+from tests.helpers.event_files import events_of
 from trainer.event_files import EventFiles
 from trainer.run_folder import RunFolder
 
@@ -23,18 +21,6 @@ def line(step: int, *, split: str = "train", **more: Any) -> dict[str, Any]:
     return {**head, "tasks": TASKS, **more}
 
 
-def events_of(location: Location) -> list[Event]:
-    """Of all files of a folder, in the order in which TensorBoard reads them."""
-    events = []
-    for file in location.children():
-        content = file.read_bytes()
-        while content:
-            (size,) = struct.unpack("<Q", content[:8])
-            events.append(Event.FromString(content[12 : 12 + size]))
-            content = content[16 + size :]
-    return events
-
-
 def shown(location: Location) -> dict[tuple[str, int], float]:
     """Tags, steps and values, as TensorBoard shows them."""
     values: dict[tuple[str, int], float] = {}
@@ -42,6 +28,8 @@ def shown(location: Location) -> dict[tuple[str, int], float]:
         if event.session_log.status == SessionLog.START:
             values = {key: value for key, value in values.items() if key[1] < event.step}
         for value in event.summary.value:
+            if value.HasField("image"):
+                continue
             [number] = value.tensor.float_val or [value.simple_value]
             values[value.tag, event.step] = number
     return values
@@ -76,6 +64,23 @@ def check_all_scalars(uri: str) -> None:
     assert found["loss_weight/click", 1] == 1.5
     assert found["loss/buy", 2] == 0.25
     assert not any("other" in tag for tag, _ in found)
+
+
+def test_diagrams_are_pictures(tmp_path: Any) -> None:
+    """PNGs of the size that they say: calibration of a validation, and importance."""
+    curve = {"prediction": [0.1, 0.6], "rate": [0.2, 0.5], "examples": [10, 10]}
+    tasks = {"buy": {"metric": "auc", "value": 0.7, "features": {"user": 0.2, "age": 0.0}}}
+    files = EventFiles(locate(str(tmp_path)), resumed_step=0)
+    files.add(line(1, split="valid", calibration_curves={"click": curve}))
+    files.add({"split": "valid", "step": 1, "importance": {"tasks": tasks}})
+    files.flush()
+    events = events_of(locate(str(tmp_path / "valid")))
+    found = [value for event in events for value in event.summary.value if value.HasField("image")]
+    assert [value.tag for value in found] == ["calibration/click", "importance/buy"]
+    for value in found:
+        png = value.image.encoded_image_string
+        assert png[:8] == b"\x89PNG\r\n\x1a\n"
+        assert struct.unpack(">II", png[16:24]) == (value.image.width, value.image.height)
 
 
 def test_every_number_of_a_report_is_a_scalar(tmp_path: Any) -> None:

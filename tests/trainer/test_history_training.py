@@ -222,9 +222,8 @@ def train_and_permute(recipes: list[Recipe]) -> dict[str, float]:
     """What the features of the first one are worth."""
     train_each(recipes)
     checkpoint = chosen_checkpoint(locate(recipes[0].run.uri or ""))
-    found: dict[str, float] = measure_importance(checkpoint, listener=None)["tasks"]["label"][
-        "features"
-    ]
+    line = measure_importance(checkpoint, listener=None)
+    found: dict[str, float] = line["importance"]["tasks"]["label"]["features"]
     return found
 
 

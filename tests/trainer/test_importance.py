@@ -155,7 +155,8 @@ def test_what_a_label_depends_on_is_worth_more_than_noise(tmp_path: Path) -> Non
     first, second = result["found"]
     assert first == second
     assert first["split"] == "valid"
-    click, watch = first["tasks"]["click"], first["tasks"]["watch"]
+    tasks = first["importance"]["tasks"]
+    click, watch = tasks["click"], tasks["watch"]
     assert (click["metric"], watch["metric"]) == ("auc", "loss")
     assert click["value"] > 0.8
     for name in ("user", "signal"):

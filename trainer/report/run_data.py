@@ -12,8 +12,6 @@ from data_loaders.errors import InputError
 from data_loaders.storage import Location
 from trainer.run_folder import METRICS, RECIPE, SUMMARY
 
-IMPORTANCE = "importance.json"
-
 # of what is reported of a task, the first that there is says best how well it does
 QUALITIES = ("group_auc", "auc", "macro_auc", "gini", "r2", "accuracy", "mse", "loss")
 # metrics that evaluations give apart for known and for rare ids
@@ -30,7 +28,7 @@ class RunData:
         train: lines of `metrics.jsonl`, in the order of their steps.
         valid: the same, of validations.
         summary: None before the run's end.
-        importance: `importance.json`, if it was measured.
+        importance: the line of `metrics.jsonl` that holds it, if it was measured.
     """
 
     uri: str
@@ -75,13 +73,15 @@ def read_run(location: Location) -> RunData:
         )
     metrics, summary = location.child(METRICS), location.child(SUMMARY)
     lines = _parsed(metrics, metrics.read_text().splitlines()) if metrics.exists() else []
+    reports = [line for line in lines if "tasks" in line]
+    measured = [line for line in lines if "importance" in line]
     data = RunData(
         uri=location.uri,
         recipe_text=recipe.read_text(),
-        train=[line for line in lines if line["split"] == "train"],
-        valid=[line for line in lines if line["split"] == "valid"],
+        train=[line for line in reports if line["split"] == "train"],
+        valid=[line for line in reports if line["split"] == "valid"],
         summary=_read_object(summary),
-        importance=_read_object(location.child(IMPORTANCE)),
+        importance=measured[-1] if measured else None,
     )
     try:
         assert data.tasks

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from trainer.report.charts import Line, Panel, line_chart
+from trainer.charts import Line, Panel, line_chart
 from trainer.report.run_data import QUALITIES, SLICED, RunData
 from trainer.report.tables import number, table
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from trainer.report.charts import Bars, Line, Panel, bar_chart, heat_map, line_chart
+from trainer.charts import Bars, Line, Panel, bar_chart, heat_map, line_chart
 from trainer.report.run_data import SLICED, RunData
 from trainer.report.sections import figures, words
 from trainer.report.tables import table
+from trainer.task_charts import calibration_panel, importance_bars
 
 # more lines than these cannot be told apart
 _MOST_LINES = 10
-# features of one task's bar chart, the most important ones
-_MOST_BARS = 15
 
 
 def gradients_section(run: RunData) -> str | None:
@@ -135,21 +134,9 @@ def calibration_section(run: RunData) -> str | None:
     judged = run.judged
     if judged is None or not judged[1].get("calibration_curves"):
         return None
-    title, panels = judged[0], []
-    for task, curve in judged[1]["calibration_curves"].items():
-        end = max(*curve["prediction"], *curve["rate"])
-        panels.append(
-            Panel(
-                task,
-                [
-                    Line("observed", curve["prediction"], curve["rate"]),
-                    Line("perfect", [0, end], [0, end], is_dashed=True),
-                ],
-                x_label="mean prediction",
-                y_label="observed rate",
-            )
-        )
-    alt = f"calibration of {', '.join(judged[1]['calibration_curves'])}"
+    title, curves = judged[0], judged[1]["calibration_curves"]
+    panels = [calibration_panel(task, curve) for task, curve in curves.items()]
+    alt = f"calibration of {', '.join(curves)}"
     text = f"<p>Of {title}; each point stands for as many examples.</p>"
     return text + (figures([line_chart(panels, alt=alt)]) or "")
 
@@ -207,17 +194,8 @@ def importance_section(run: RunData) -> str | None:
     """What each task loses without each feature."""
     if run.importance is None:
         return None
-    tasks = run.importance["tasks"]
-    panels = []
-    for task, found in tasks.items():
-        features = sorted(found["features"].items(), key=lambda item: -item[1])[:_MOST_BARS]
-        label = (
-            "rise of the loss"
-            if found["metric"] == "loss"
-            else f"drop of the {words(found['metric'])}"
-        )
-        names, values = [name for name, _ in features], [value for _, value in features]
-        panels.append(Bars(task, names, values, x_label=label))
+    tasks = run.importance["importance"]["tasks"]
+    panels = [importance_bars(task, found) for task, found in tasks.items()]
     names = list(next(iter(tasks.values()))["features"])
     rows = [[name, *(found["features"][name] for found in tasks.values())] for name in names]
     text = (

@@ -62,7 +62,8 @@ def importance() -> dict[str, Any]:
         task: {"metric": "loss" if task == "watch" else "auc", "value": 0.8, "features": features}
         for task in TASKS
     }
-    return {"split": "valid", "checkpoint": "somewhere", "seed": 1, "tasks": tasks}
+    found = {"checkpoint": "somewhere", "seed": 1, "tasks": tasks}
+    return {"split": "valid", "step": STEPS[-1], "importance": found}
 
 
 def summary() -> dict[str, Any]:
@@ -91,7 +92,7 @@ def write_run(folder: Path, *, is_finished: bool = True) -> Path:
     if not is_finished:
         return folder
     lines = [json.dumps(line(step, split=split)) for step in STEPS for split in ("train", "valid")]
+    lines.append(json.dumps(importance()))
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     (folder / "summary.json").write_text(json.dumps(summary()))
-    (folder / "importance.json").write_text(json.dumps(importance()))
     return folder

@@ -1,4 +1,4 @@
-"""Charts as SVG that stands inside a page: its text takes the page's colour, light or dark."""
+"""Charts as SVG that stands inside a page, whose text takes the page's colour, and as PNG."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -47,6 +48,7 @@ _STYLE: Any = {
     "savefig.facecolor": "none",
 }
 _WIDTH_INCHES, _PANEL_INCHES = 9.7, 2.5
+_PICTURE_INCHES = (4.8, 3.6)
 # lines of more points need no mark at each
 _MOST_MARKS = 20
 # a legend of more lines covers them
@@ -83,6 +85,15 @@ class Bars:
     x_label: str = ""
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A PNG; width and height in pixels."""
+
+    png: bytes
+    width: int
+    height: int
+
+
 def line_chart(panels: Sequence[Panel], *, alt: str) -> str:
     """Diagrams in two columns, or one over the whole width, as an SVG element.
 
@@ -93,14 +104,7 @@ def line_chart(panels: Sequence[Panel], *, alt: str) -> str:
     with matplotlib.rc_context(_STYLE):
         figure, grid = _grid([1.0] * len(panels))
         for panel, axes in zip(panels, grid, strict=True):
-            for index, line in enumerate(panel.lines):
-                _draw(line, axes, colour=COLOURS[index % len(COLOURS)])
-            axes.set_title(panel.title, loc="left")
-            axes.set_xlabel(panel.x_label)
-            axes.set_ylabel(panel.y_label)
-            axes.grid(True)
-            if panel.x_label == "step":
-                axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+            _draw_lines(panel, axes)
             if 1 < len(panel.lines) <= _MOST_IN_LEGEND and len(panels) > 1:
                 axes.legend(loc="best")
         longest = max(range(len(panels)), key=lambda index: len(panels[index].lines))
@@ -117,15 +121,7 @@ def bar_chart(panels: Sequence[Bars], *, alt: str) -> str:
         ]
         figure, grid = _grid([0.3 + 0.09 * rows[i // 2] for i in range(len(panels))])
         for bars, axes in zip(panels, grid, strict=True):
-            places = range(len(bars.labels))
-            axes.barh(places, bars.values, color=COLOURS[0], height=0.7)
-            axes.set_yticks(list(places), labels=list(bars.labels))
-            axes.set_ylim(max(len(bars.labels), 1) - 0.4, -0.6)
-            axes.set_title(bars.title, loc="left")
-            axes.set_xlabel(bars.x_label)
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-            axes.axvline(0, color=_INK, linewidth=0.6)
-            axes.grid(True, axis="x")
+            _draw_bars(bars, axes)
         return _svg(figure, alt=alt)
 
 
@@ -179,6 +175,22 @@ def heat_map(
         return _svg(figure, alt=alt)
 
 
+def picture(diagram: Panel | Bars) -> Picture:
+    """A single diagram as PNG, on white."""
+    with matplotlib.rc_context(_STYLE | {"savefig.facecolor": "white"}):
+        figure = Figure(figsize=_PICTURE_INCHES, layout="constrained")
+        axes = figure.subplots()
+        if isinstance(diagram, Panel):
+            _draw_lines(diagram, axes)
+        else:
+            _draw_bars(diagram, axes)
+        stream = io.BytesIO()
+        canvas = FigureCanvasAgg(figure)
+        canvas.print_png(stream)
+        width, height = canvas.get_width_height()
+        return Picture(png=stream.getvalue(), width=width, height=height)
+
+
 def _darkness(value: float, *, low: float, high: float) -> float:
     return abs(value) / max(abs(low), abs(high)) if low < 0 else (value - low) / (high - low)
 
@@ -197,7 +209,30 @@ def _grid(heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
     return figure, found[: len(heights)]
 
 
-def _draw(line: Line, axes: Axes, *, colour: str) -> None:
+def _draw_lines(panel: Panel, axes: Axes) -> None:
+    for index, line in enumerate(panel.lines):
+        _draw_line(line, axes, colour=COLOURS[index % len(COLOURS)])
+    axes.set_title(panel.title, loc="left")
+    axes.set_xlabel(panel.x_label)
+    axes.set_ylabel(panel.y_label)
+    axes.grid(True)
+    if panel.x_label == "step":
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+
+
+def _draw_bars(bars: Bars, axes: Axes) -> None:
+    places = range(len(bars.labels))
+    axes.barh(places, bars.values, color=COLOURS[0], height=0.7)
+    axes.set_yticks(list(places), labels=list(bars.labels))
+    axes.set_ylim(max(len(bars.labels), 1) - 0.4, -0.6)
+    axes.set_title(bars.title, loc="left")
+    axes.set_xlabel(bars.x_label)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.axvline(0, color=_INK, linewidth=0.6)
+    axes.grid(True, axis="x")
+
+
+def _draw_line(line: Line, axes: Axes, *, colour: str) -> None:
     if line.is_dashed:
         axes.plot(
             line.xs, line.ys, label=line.label, color=_INK, linestyle="--", linewidth=1, alpha=0.6
