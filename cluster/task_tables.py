@@ -68,7 +68,7 @@ def task_tables(tasks: Results, *, title: str) -> list[Table]:
 
 
 def cold_start_table(tasks: Results) -> Table:
-    """Tasks with an AUC, by whether an id is known; empty where the recipe has no vocabulary."""
+    """Tasks with an AUC, by whether an id is known; empty where the recipe has no `run.slices`."""
     columns = ["task", "id", "labels of known", "AUC", "of rare or new", "AUC"]
     table = new_table("known ids, and ids that are rare in training or new", columns)
     for name, result in tasks.items():

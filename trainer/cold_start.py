@@ -1,6 +1,6 @@
 """How well a model does on examples whose id it knows, and on those whose id is rare or new to it.
 
-Shape legend: B examples on this rank.
+Shape legend: B examples on this rank, R rows of a table.
 """
 
 from __future__ import annotations
@@ -8,40 +8,54 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
+from torchrec.optim.keyed import KeyedOptimizer
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from data_loaders.batch import single_ids
-from data_loaders.config import DataConfig, IdFeature
+from data_loaders.id_encoding import MISSING_ROW
 from data_loaders.id_vocabulary import FIRST_ROW, RARE_ROW
+from embeddings.trained_rows import trained_rows
+from trainer.config import Recipe
 from trainer.metrics import TaskMetrics
 from trainer.model import StepOutput
 
 
 class ColdStartMetrics:
-    """Metrics by whether the id of each single-id feature with a vocabulary is in it; an example
-    whose id is missing is in neither part.
+    """Metrics by whether the ids of `run.slices` are known; an example whose id is missing is in
+    neither part.
+
+    Known is an id that has a row of its own in the vocabulary; without one, an id whose row
+    training has updated.
 
     Args:
-        config: features and tasks.
+        recipe: of the run.
+        optimizer: of the tables; every rank must construct.
         device: of the outputs.
     """
 
-    def __init__(self, config: DataConfig, *, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, *, optimizer: KeyedOptimizer, device: torch.device) -> None:
         self._parts = {
-            name: {part: TaskMetrics(config, device=device) for part in ("warm", "cold")}
-            for name, feature in config.features.items()
-            if isinstance(feature, IdFeature) and feature.encoding == "vocabulary"
+            name: {part: TaskMetrics(recipe.data, device=device) for part in ("warm", "cold")}
+            for name in recipe.sliced_features()
         }
+        self._trained = _trained_rows(recipe, optimizer=optimizer, device=device)
 
     @torch.no_grad()
     def update(self, output: StepOutput, *, ids: KeyedJaggedTensor) -> None:
         """Adds one step's outputs, and the ids that they are of."""
         for name, parts in self._parts.items():
             rows_B = single_ids(ids, feature=name, num_examples=len(output.weights_B))
-            masks = {"warm": rows_B >= FIRST_ROW, "cold": rows_B == RARE_ROW}
-            for part, metrics in parts.items():
-                weights_B = output.weights_B * masks[part]
-                metrics.update(replace(output, weights_B=weights_B))
+            for part, is_part_B in self._masks(name, rows_B=rows_B).items():
+                weights_B = output.weights_B * is_part_B
+                parts[part].update(replace(output, weights_B=weights_B))
+
+    def _masks(self, name: str, *, rows_B: Tensor) -> dict[str, Tensor]:
+        if name not in self._trained:
+            return {"warm": rows_B >= FIRST_ROW, "cold": rows_B == RARE_ROW}
+        is_given_B = rows_B > MISSING_ROW  # and not padding, which is -1
+        is_trained_B = self._trained[name][rows_B.clamp(min=MISSING_ROW)]
+        return {"warm": is_given_B & is_trained_B, "cold": is_given_B & ~is_trained_B}
 
     def reduce_and_reset(self) -> dict[str, dict[str, float | None]]:
         """Each task's metrics over all ranks; every rank must call.
@@ -61,3 +75,25 @@ class ColdStartMetrics:
                     for key in (chosen, "examples"):
                         found[f"{key}_{name}_{part}"] = result[key]
         return results
+
+
+def reads_optimizer(recipe: Recipe) -> bool:
+    """Whether an evaluation asks the optimizer which ids are known."""
+    return bool(_without_vocabulary(recipe))
+
+
+def _without_vocabulary(recipe: Recipe) -> list[str]:
+    sliced = recipe.sliced_features()
+    return [name for name, feature in sliced.items() if feature.encoding != "vocabulary"]
+
+
+def _trained_rows(
+    recipe: Recipe, *, optimizer: KeyedOptimizer, device: torch.device
+) -> dict[str, Tensor]:
+    """For each feature that is told apart without a vocabulary, bool (R) of its table."""
+    tables, num_rows = recipe.table_of_feature(), recipe.num_rows_of_feature()
+    names = _without_vocabulary(recipe)
+    found = trained_rows(
+        optimizer, num_rows={tables[name]: num_rows[name] for name in names}, device=device
+    )
+    return {name: found[tables[name]] for name in names}

@@ -63,6 +63,11 @@ class RunConfig(Section):
         description="bfloat16: of the layers behind the tables, where PyTorch's autocast uses it; "
         "weights, tables and losses stay float32",
     )
+    slices: list[str] | None = Field(
+        None,
+        description="features of kind id: an evaluation also measures known ids, and rare or new "
+        "ones, by themselves; by default those with a vocabulary",
+    )
     select: Literal["best", "last"] = Field(
         "best",
         description="the checkpoint that is evaluated in the end; best on valid, if there is one",
@@ -143,6 +148,7 @@ class Recipe(Section):
         for name, item in self.data.features.items():
             if isinstance(item, IdFeature | IdListFeature):
                 self._check_rows(name, item)
+        self._check_slices()
         self._check_pooling()
         check_histories(
             self.model, data=self.data, tables=self.embeddings.tables, table_of_feature=used
@@ -150,6 +156,14 @@ class Recipe(Section):
         check_model(self.model, data=self.data, id_widths=self.id_widths())
         check_balance(self.balance, data=self.data, model=self.model)
         return self
+
+    def _check_slices(self) -> None:
+        ids = [name for name, item in self.data.features.items() if isinstance(item, IdFeature)]
+        for name in self.run.slices or ():
+            if name not in ids:
+                raise ValueError(
+                    f"run.slices: no feature {name} of kind id; {did_you_mean(name, ids)}"
+                )
 
     def _check_pooling(self) -> None:
         """TorchRec's lookup has one form for all tables, with weights or without; with them, what a
@@ -192,6 +206,16 @@ class Recipe(Section):
                 and (other.table or other_name) == table
             ):
                 _check_shared_table(feature, other, names=(name, other_name), table=table)
+
+    def sliced_features(self) -> dict[str, IdFeature]:
+        """Those of `run.slices`."""
+        chosen = self.run.slices
+        return {
+            name: item
+            for name, item in self.data.features.items()
+            if isinstance(item, IdFeature)
+            and (item.encoding == "vocabulary" if chosen is None else name in chosen)
+        }
 
     def table_of_feature(self) -> dict[str, str]:
         """The embedding table of each `id` and `id_list` feature."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torchrec.distributed.model_parallel import DistributedModelParallel
+from torchrec.optim.keyed import KeyedOptimizer
 
 from data_loaders.config import DataConfig
 from data_loaders.dataset import SPLITS, Split, read_dataset_info
@@ -21,12 +22,13 @@ from data_loaders.streams import Cursor
 from trainer.averaging import DenseAverage
 from trainer.build import build_sharded_model
 from trainer.checkpoint import Checkpoints, restore
-from trainer.cold_start import ColdStartMetrics
+from trainer.cold_start import ColdStartMetrics, reads_optimizer
 from trainer.config import Recipe
 from trainer.log_files import check_ranks_agree
 from trainer.losses import NonFiniteLossError
 from trainer.manifest import MANIFEST, IncompleteCheckpointError, read_manifest
 from trainer.metrics import Curve, Result, TaskMetrics
+from trainer.optimizer import build_optimizer
 from trainer.progress import Listener, Progress
 from trainer.recipe_file import build_recipe
 from trainer.runtime import Runtime, joined_ranks
@@ -74,6 +76,7 @@ def evaluate_checkpoint(
     with opened_checkpoint(location, data_root=data_root) as opened:
         return evaluate_split(
             opened.model,
+            optimizer=opened.optimizer,
             recipe=opened.recipe,
             split=final_split(opened.recipe.data),
             runtime=opened.runtime,
@@ -83,9 +86,12 @@ def evaluate_checkpoint(
 
 @dataclass(frozen=True)
 class OpenedCheckpoint:
-    """A stored model on this rank, and what it belongs to."""
+    """A stored model on this rank, and what it belongs to; the optimizer has its state only where
+    `reads_optimizer` says so.
+    """
 
     model: DistributedModelParallel
+    optimizer: KeyedOptimizer
     recipe: Recipe
     runtime: Runtime
 
@@ -101,10 +107,16 @@ def opened_checkpoint(location: Location, *, data_root: str | None) -> Iterator[
     final_split(recipe.data)  # refuses a data set that is not there, before a model is built
     with joined_ranks() as runtime:
         model, _ = build_sharded_model(recipe, runtime=runtime)
+        optimizer = build_optimizer(model, config=recipe.optimizer)
         average = DenseAverage(model, decay=recipe.optimizer.ema_decay)
-        restore(location, model=model, average=average)
+        restore(
+            location,
+            model=model,
+            optimizer=optimizer if reads_optimizer(recipe) else None,
+            average=average,
+        )
         with average.in_place():
-            yield OpenedCheckpoint(model=model, recipe=recipe, runtime=runtime)
+            yield OpenedCheckpoint(model=model, optimizer=optimizer, recipe=recipe, runtime=runtime)
 
 
 def chosen_checkpoint(location: Location) -> Location:
@@ -144,6 +156,7 @@ def evaluation_loader(recipe: Recipe, *, split: Split, runtime: Runtime) -> Inte
 def evaluate_split(
     model: DistributedModelParallel,
     *,
+    optimizer: KeyedOptimizer,
     recipe: Recipe,
     split: Split,
     runtime: Runtime,
@@ -151,13 +164,16 @@ def evaluate_split(
 ) -> Evaluation:
     """Reads a split once, in the log's order; every rank must call.
 
+    Args:
+        optimizer: in the state that belongs to the model; it knows which ids were trained.
+
     Raises:
         NonFiniteLossError: the model is broken, or the split holds extreme values.
     """
     loader = evaluation_loader(recipe, split=split, runtime=runtime)
     metrics = TaskMetrics(recipe.data, device=runtime.device)
     skips = Skips(recipe.data, device=runtime.device)
-    cold_start = ColdStartMetrics(recipe.data, device=runtime.device)
+    cold_start = ColdStartMetrics(recipe, optimizer=optimizer, device=runtime.device)
     was_training = model.training
     model.eval()
     started, num_steps = time.monotonic(), loader.steps_per_epoch

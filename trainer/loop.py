@@ -14,7 +14,6 @@ import time
 from typing import Any
 
 import torch.distributed as dist
-from torchrec.optim.keyed import KeyedOptimizer
 
 from data_loaders.dataset import Split
 from data_loaders.loader import InteractionLoader
@@ -128,7 +127,7 @@ class _Training:
         )
         self.average = DenseAverage(self.model, decay=recipe.optimizer.ema_decay)
         if self.checkpoint is not None:
-            self._restore(self.checkpoint, optimizer=self.optimizer)
+            self._restore(self.checkpoint)
         self.schedule = Schedule(
             recipe.optimizer.schedule, optimizer=self.optimizer, num_steps=self.num_steps
         )
@@ -234,6 +233,7 @@ class _Training:
         with self.average.in_place():
             return evaluate_split(
                 self.model,
+                optimizer=self.optimizer,
                 recipe=self.recipe,
                 split=split,
                 runtime=self.runtime,
@@ -269,9 +269,13 @@ class _Training:
             model=self.model, optimizer=self.optimizer, average=self.average, manifest=manifest
         )
 
-    def _restore(self, location: Location, *, optimizer: KeyedOptimizer | None = None) -> None:
+    def _restore(self, location: Location) -> None:
         restore(
-            location, model=self.model, optimizer=optimizer, average=self.average, group=self.group
+            location,
+            model=self.model,
+            optimizer=self.optimizer,
+            average=self.average,
+            group=self.group,
         )
 
     def _finish(self) -> None:

@@ -70,6 +70,8 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # it tells of its caches, where there are none yet, or none that it may write
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    # its planner, of data-parallel tables, which need no sharding spec
+    logging.getLogger().addFilter(_is_about_more_than_a_spec)
     # TorchRec 1.8 builds ShardedTensor, which torch 2.13 deprecates in favour of DTensor
     warnings.filterwarnings("ignore", message=".*ShardedTensor.*", category=FutureWarning)
     # its data-parallel lookup on CPU has a gradient (tests/embeddings/test_lookup.py), which it
@@ -81,6 +83,10 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=renamed, category=FutureWarning)
     # TorchRec 1.8 wraps the towers in DistributedDataParallel with the argument's old name
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+
+
+def _is_about_more_than_a_spec(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Sharding spec not found")
 
 
 def seed_step(seed: int, *, step: int, rank: int) -> None:

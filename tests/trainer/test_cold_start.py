@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
 from sklearn import metrics as sklearn
+from torchrec.optim.keyed import CombinedOptimizer
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from cluster import display
-from data_loaders.config import DataConfig
+from data_loaders.errors import InputError
+from data_loaders.hashing import hash_rows
+from data_loaders.storage import locate
 from data_loaders.streams import Cursor
+from tests.helpers.logs import write_toy_log
+from tests.helpers.ranks import run_ranks
+from tests.helpers.runs import assert_close, make_recipe, summary
 from trainer.cold_start import ColdStartMetrics
+from trainer.config import Recipe
+from trainer.evaluate import chosen_checkpoint, evaluate_checkpoint
+from trainer.loop import train
 from trainer.model import StepOutput
+from trainer.recipe_file import build_recipe
 
-CONFIG = DataConfig.model_validate(
-    {
-        "features": {
-            "user": {"kind": "id"},
-            "item_id": {"kind": "id", "encoding": "vocabulary"},
-            "history": {"kind": "id_list", "encoding": "vocabulary"},
-            "ad": {"kind": "id", "encoding": "vocabulary"},
+FEATURES = {
+    "user": {"kind": "id"},
+    "item_id": {"kind": "id", "encoding": "vocabulary"},
+    "history": {"kind": "id_list", "encoding": "vocabulary"},
+    "ad": {"kind": "id", "encoding": "vocabulary"},
+}
+
+
+def metrics_of(features: dict[str, Any], *, slices: list[str] | None = None) -> ColdStartMetrics:
+    tree = {
+        "data": {
+            "features": features,
+            "tasks": {"click": {"kind": "binary"}, "watch": {"kind": "regression", "std": 2.0}},
         },
-        "tasks": {"click": {"kind": "binary"}, "watch": {"kind": "regression", "std": 2.0}},
+        "embeddings": {"tables": {name: {"num_rows": 9, "dim": 4} for name in features}},
+        "run": {"num_steps": 1, "slices": slices},
     }
-)
+    recipe = build_recipe(tree, overrides=(), source="toy")
+    return ColdStartMetrics(recipe, optimizer=CombinedOptimizer([]), device=torch.device("cpu"))
+
+
 KEYS = ["user", "item_id", "ad", "history"]
 SIZE, NUM_PADDING = 600, 5
 
@@ -65,7 +88,7 @@ def make_step(random: np.random.Generator) -> tuple[StepOutput, KeyedJaggedTenso
 def test_known_and_rare_ids_are_measured_apart() -> None:
     """Over several steps; a missing id, padding and unobserved labels count nowhere."""
     random = np.random.default_rng(0)
-    found = ColdStartMetrics(CONFIG, device=torch.device("cpu"))
+    found = metrics_of(FEATURES)
     outputs, labels, rows = [], [], []
     for _ in range(3):
         output, ids, rows_of = make_step(random)
@@ -93,13 +116,66 @@ def test_known_and_rare_ids_are_measured_apart() -> None:
     assert again["auc_ad_cold"] is None
 
 
-def test_without_a_vocabulary_there_is_nothing_to_tell_apart() -> None:
-    """Hashed ids share rows, and nothing says which were seen."""
-    tree = CONFIG.model_dump() | {"features": {"user": {"kind": "id"}}}
-    found = ColdStartMetrics(DataConfig.model_validate(tree), device=torch.device("cpu"))
+def test_only_features_with_a_vocabulary_are_told_apart_by_default() -> None:
+    """Or those that the recipe names."""
     output, ids, _ = make_step(np.random.default_rng(0))
+    found = metrics_of({"user": {"kind": "id"}})
     found.update(output, ids=ids)
     assert found.reduce_and_reset() == {}
+    found = metrics_of(FEATURES, slices=["ad"])
+    found.update(output, ids=ids)
+    assert {key for key in found.reduce_and_reset()["click"] if key.startswith("auc")} == {
+        *("auc_ad_warm", "auc_ad_cold")
+    }
+
+
+def test_what_is_no_id_is_refused() -> None:
+    """By the key, with the nearest name."""
+    with pytest.raises(
+        InputError, match=r"run\.slices: no feature adx of kind id; did you mean ad\?"
+    ):
+        metrics_of(FEATURES, slices=["adx"])
+
+
+def train_and_evaluate(recipe: Recipe) -> dict[str, Any]:
+    train(recipe)
+    return evaluate_there(str(recipe.run.uri))
+
+
+def evaluate_there(run: str) -> dict[str, Any]:
+    return evaluate_checkpoint(chosen_checkpoint(locate(run)), data_root=None, listener=None).tasks
+
+
+def test_hashed_ids_are_known_if_training_has_updated_their_rows(tmp_path: Path) -> None:
+    """Counted by hand; the same of a checkpoint on another number of ranks, also where it is not
+    the newest.
+    """
+    log = write_toy_log(tmp_path / "log")
+    recipe = make_recipe(
+        log,
+        tmp_path / "run",
+        "run.slices=[user]",
+        "run.eval_interval_steps=2",
+        run={"num_epochs": 1},
+    )
+
+    def users(split: str) -> list[int]:
+        files = [pq.read_table(file)["user"] for file in (log / split).iterdir()]
+        return [user for column in files for user in column.to_pylist() if user is not None]
+
+    def rows(ids: list[int]) -> list[int]:
+        return hash_rows(pa.array(ids), num_rows=1003).tolist()
+
+    known = set(rows(users("train")))
+    tested = rows(users("test"))
+    [found, _] = run_ranks(train_and_evaluate, world_size=2, arguments={"recipe": recipe})
+    click = found["click"]
+    assert click["examples_user_warm"] == sum(row in known for row in tested)
+    assert click["examples_user_cold"] == sum(row not in known for row in tested) > 0
+    assert 0 < click["auc_user_warm"] < 1
+    assert summary(tmp_path / "run")["tasks"] == found
+    [again] = run_ranks(evaluate_there, world_size=1, arguments={"run": str(tmp_path / "run")})
+    assert_close(again, found, tolerance=1e-6)
 
 
 def test_they_are_printed_in_a_table_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
