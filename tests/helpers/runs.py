@@ -23,6 +23,7 @@ from tests.helpers.ranks import run_ranks
 from trainer.checkpoint import Checkpoints
 from trainer.config import Recipe
 from trainer.loop import train
+from trainer.progress import Progress
 from trainer.recipe_file import build_recipe
 
 
@@ -53,6 +54,13 @@ def train_each(recipes: list[Recipe]) -> None:
 
 def train_on(recipe: Recipe, *, world_size: int) -> None:
     run_ranks(train, world_size=world_size, arguments={"recipe": recipe})
+
+
+def notes_of(recipe: Recipe) -> list[str]:
+    """Trains, and gives back what a person is told beside the progress."""
+    told: list[Progress] = []
+    train(recipe, listener=told.append)
+    return [progress.note for progress in told if progress.note]
 
 
 def reports(run: Path, *, split: str = "train") -> list[dict[str, Any]]:

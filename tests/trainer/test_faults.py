@@ -19,12 +19,12 @@ from data_loaders.skipping import Skipped
 from data_loaders.storage import locate
 from tests.helpers.logs import SPLITS, toy_recipe, toy_table, write_groups
 from tests.helpers.ranks import run_ranks
+from tests.helpers.runs import notes_of
 from trainer.checkpoint import CheckpointMismatchError
 from trainer.config import Recipe
 from trainer.evaluate import Evaluation, chosen_checkpoint, evaluate_checkpoint
 from trainer.log_files import check_ranks_agree
 from trainer.loop import train
-from trainer.progress import Progress
 from trainer.recipe_file import build_recipe
 from trainer.skip_report import MOST_ENTRIES, SkipReport, summed
 
@@ -137,12 +137,6 @@ def test_by_default_a_wrong_value_ends_the_run(log: Path, tmp_path: Path) -> Non
     recipe = make_recipe(log, tmp_path / "run", on_error="fail")
     with pytest.raises(SchemaError, match=r"train/part-00000\.parquet: column price: value inf"):
         train_on(recipe, world_size=2)
-
-
-def notes_of(recipe: Recipe) -> list[str]:
-    told: list[Progress] = []
-    train(recipe, listener=told.append)
-    return [progress.note for progress in told if progress.note]
 
 
 def test_a_person_is_told_once(log: Path, tmp_path: Path) -> None:

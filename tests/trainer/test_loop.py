@@ -28,6 +28,7 @@ from tests.helpers.runs import (
     losses,
     make_recipe,
     newest_tensors,
+    notes_of,
     reports,
     summary,
     train_on,
@@ -335,3 +336,19 @@ def test_the_listener_hears_the_first_rank_only(log: Path, tmp_path: Path) -> No
     training = next(progress for progress in first if progress["phase"] == "train")
     assert training["num_steps"] == 6
     assert list(training["losses"]) == ["click", "purchase", "watch"]
+
+
+def test_a_task_without_labels_is_told_once(tmp_path: Path) -> None:
+    """By its column, on rank 0; else it would be a loss of null, and no fault."""
+    table = toy_table(200, seed=1)
+    nothing = pa.nulls(len(table), pa.float64())
+    index = table.schema.get_field_index("watch")
+    write_groups(
+        tmp_path / "log", split="train", files=[[table.set_column(index, "watch", nothing)]] * 2
+    )
+    recipe = make_recipe(tmp_path / "log", tmp_path / "run", "run.log_interval_steps=2")
+    [[note], []] = run_ranks(notes_of, world_size=2, arguments={"recipe": recipe})
+    assert note == (
+        "task watch: no label in the first 64 examples (column watch, where click is 1); "
+        "is it the right column?"
+    )
