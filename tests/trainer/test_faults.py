@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,11 @@ from data_loaders.skipping import Skipped
 from data_loaders.storage import locate
 from tests.helpers.logs import SPLITS, toy_recipe, toy_table, write_groups
 from tests.helpers.ranks import run_ranks
-from tests.helpers.runs import notes_of
+from tests.helpers.runs import interrupt_after, notes_of, reports, summary, train_on
 from trainer.checkpoint import CheckpointMismatchError
 from trainer.config import Recipe
 from trainer.evaluate import Evaluation, chosen_checkpoint, evaluate_checkpoint
 from trainer.log_files import check_ranks_agree
-from trainer.loop import train
 from trainer.recipe_file import build_recipe
 from trainer.skip_report import MOST_ENTRIES, SkipReport, summed
 
@@ -58,20 +55,6 @@ def make_recipe(log: Path, run: Path, *overrides: str, on_error: str = "skip") -
     return build_recipe(tree, overrides=list(overrides), source="toy")
 
 
-def train_on(recipe: Recipe, *, world_size: int) -> None:
-    run_ranks(train, world_size=world_size, arguments={"recipe": recipe})
-
-
-def reports(run: Path, *, split: str) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["split"] == split]
-
-
-def summary(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "summary.json").read_text())
-    return found
-
-
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_a_run_uses_all_other_rows_and_tells_what_it_left_out(
     log: Path, tmp_path: Path, world_size: int
@@ -102,14 +85,6 @@ def test_a_run_uses_all_other_rows_and_tells_what_it_left_out(
     for line in reports(tmp_path / "run", split="valid"):
         assert line["skipped"] == NUM_WRONG["valid"]
         assert line["tasks"]["click"]["examples"] == NUM_EXAMPLES["valid"] - NUM_WRONG["valid"]
-
-
-def interrupt_after(run: Path, *, step: int) -> None:
-    """Leaves the run as a crash after the checkpoint of `step` would."""
-    for folder in (run / "checkpoints").iterdir():
-        if int(folder.name.removeprefix("step-")) > step:
-            shutil.rmtree(folder)
-    (run / "summary.json").unlink()
 
 
 def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from data_loaders.storage import locate
 from tests.helpers.checkpoints import assert_equal, read_tensors
 from tests.helpers.logs import SPLITS, toy_recipe, toy_table, write_groups
 from tests.helpers.ranks import run_ranks
+from tests.helpers.runs import losses, summary, train_on
 from tests.helpers.statistics import write_statistics
 from trainer.checkpoint import CheckpointMismatchError, Checkpoints
 from trainer.config import Recipe
 from trainer.evaluate import evaluate_checkpoint
 from trainer.fitting import fitted_recipe
-from trainer.loop import train
 from trainer.recipe_file import build_recipe
 from trainer.vocabularies import with_kept_vocabularies
 
@@ -98,21 +97,6 @@ def make_recipe(log: Path, run: Path, *overrides: str, sharding: str = "auto") -
         name: table | {"sharding": sharding} for name, table in TABLES.items()
     }
     return build_recipe(tree, overrides=overrides, source="toy")
-
-
-def train_on(recipe: Recipe, *, world_size: int) -> None:
-    run_ranks(train, world_size=world_size, arguments={"recipe": recipe})
-
-
-def losses(run: Path) -> np.ndarray:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    trained = [line for line in lines if line["split"] == "train"]
-    return np.array([[task["loss"] for task in line["tasks"].values()] for line in trained])
-
-
-def summary(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "summary.json").read_text())
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from cluster import display
 from data_loaders.errors import SchemaError
 from tests.helpers.logs import toy_recipe, toy_table, write_groups
 from tests.helpers.ranks import run_ranks
+from tests.helpers.runs import reports, summary
 from trainer.evaluate import selection_score
 from trainer.loop import train
 from trainer.recipe_file import build_recipe
@@ -100,16 +101,6 @@ def runs(log: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         arguments = {"log": str(log), "folder": str(folder)}
         run_ranks(train_on, world_size=world_size, arguments=arguments)
     return folders
-
-
-def reports(run: Path, *, split: str) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["split"] == split]
-
-
-def summary(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "summary.json").read_text())
-    return found
 
 
 @pytest.mark.slow

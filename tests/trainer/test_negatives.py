@@ -15,10 +15,10 @@ from data_loaders.storage import locate
 from tests.helpers.checkpoints import assert_equal, read_tensors
 from tests.helpers.logs import write_groups
 from tests.helpers.ranks import run_ranks
+from tests.helpers.runs import train_on
 from trainer.checkpoint import CheckpointMismatchError, Checkpoints
 from trainer.config import Recipe
 from trainer.evaluate import evaluate_checkpoint
-from trainer.loop import train
 from trainer.recipe_file import build_recipe
 
 RECIPE_GUIDE = Path(__file__).parents[2] / "docs" / "recipe.md"
@@ -81,10 +81,6 @@ def make_recipe(log: Path, run: Path, *overrides: str) -> Recipe:
         "run": {"uri": str(run), "num_epochs": 6, "log_interval_steps": 1},
     }
     return build_recipe(tree, overrides=overrides, source="clicks")
-
-
-def train_on(recipe: Recipe, *, world_size: int) -> None:
-    run_ranks(train, world_size=world_size, arguments={"recipe": recipe})
 
 
 def evaluate_newest(run: str) -> dict[str, dict[str, float | None]]:

@@ -17,6 +17,7 @@ from data_loaders.storage import locate
 from tests.helpers.checkpoints import assert_equal, read_tensors
 from tests.helpers.logs import toy_recipe, write_toy_log
 from tests.helpers.ranks import run_ranks
+from tests.helpers.runs import train_on
 from tests.helpers.statistics import write_statistics
 from trainer.checkpoint import Checkpoints
 from trainer.config import Recipe
@@ -38,10 +39,6 @@ def make_recipe(log: Path, run: str | Path, *overrides: str) -> Recipe:
         features[name]["encoding"] = "vocabulary"
     features["age"] |= {"mean": "fit", "std": "fit", "log": False}
     return build_recipe(tree, overrides=overrides, source="toy")
-
-
-def train_on(recipe: Recipe, *, world_size: int) -> None:
-    run_ranks(train, world_size=world_size, arguments={"recipe": recipe})
 
 
 def evaluate_here(run: str, data_root: str | None) -> dict[str, Any]:
