@@ -121,8 +121,9 @@ def pictures(line: dict[str, Any]) -> Iterator[dict[str, Any]]:
     from trainer.charts import Bars, Panel, picture
     from trainer.task_charts import calibration_panel, importance_bars
 
+    # the scalar calibration has a tag already, and TensorBoard shows one kind of a tag
     diagrams: dict[str, Panel | Bars] = {
-        f"calibration/{task}": calibration_panel(task, curve)
+        f"calibration_curve/{task}": calibration_panel(task, curve)
         for task, curve in line.get("calibration_curves", {}).items()
     }
     for task, found in line.get("importance", {}).get("tasks", {}).items():
