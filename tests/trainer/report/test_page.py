@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from data_loaders.errors import InputError
 from data_loaders.storage import locate
 from tests.trainer.report.runs import NAME, write_run
+from trainer.charts import Panel, line_chart
 from trainer.report import read_run, report_page, task_sections
 from trainer.report.page import SECTIONS
 
@@ -140,9 +142,18 @@ def test_of_many_pairs_of_tasks_those_that_disagree_most_are_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More lines than some cannot be told apart; the page says that there are others."""
+    drawn: list[Sequence[Panel]] = []
+
+    def draw(panels: Sequence[Panel], *, alt: str) -> str:
+        drawn.append(panels)
+        return line_chart(panels, alt=alt)
+
     monkeypatch.setattr(task_sections, "_MOST_LINES", 1)
+    monkeypatch.setattr(task_sections, "line_chart", draw)
     text, _ = page_of(write_run(tmp_path / "run"))
     assert "1 lowest of 2 pairs" in text
+    [cosines] = [panel for [panel, *_] in drawn if panel.title.startswith("cosine")]
+    assert [line.label for line in cosines.lines] == ["click, watch"]
 
 
 def test_the_same_run_has_the_same_page(tmp_path: Path) -> None:
