@@ -111,7 +111,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Evaluate a run's chosen checkpoint, or any checkpoint, on the test split."""
-    from cluster.display import console, print_skipped, print_tasks, training_progress
+    from cluster.display import console, print_notes, print_tasks, training_progress
     from data_loaders.storage import locate
     from trainer.evaluate import chosen_checkpoint, evaluate_checkpoint
     from trainer.runtime import prepare_environment, quiet_libraries
@@ -122,7 +122,7 @@ def evaluate(
     with training_progress() as listener:
         result = evaluate_checkpoint(checkpoint, data_root=data, listener=listener)
     print_tasks(result.tasks, title=f"evaluation on {result.split}")
-    print_skipped(result.skips.lines())
+    print_notes(result.skips.lines())
     console.print(f"checkpoint {checkpoint.uri}", soft_wrap=True, markup=False)
 
 

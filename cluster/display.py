@@ -52,7 +52,7 @@ def training_progress() -> Iterator[Callable[[Progress], None]]:
 
             def show(progress: Progress) -> None:
                 nonlocal trained
-                print_skipped([progress.note] if progress.note else [])
+                print_notes([progress.note] if progress.note else [])
                 if progress.losses:
                     trained = _note(progress)
                 # a score, or a note, stands where training does, and comes without a rate
@@ -71,7 +71,7 @@ def training_progress() -> Iterator[Callable[[Progress], None]]:
 
         def log(progress: Progress) -> None:
             nonlocal last_line
-            print_skipped([progress.note] if progress.note else [])
+            print_notes([progress.note] if progress.note else [])
             if not progress.examples_per_second:
                 return
             if time.monotonic() - last_line >= LINE_INTERVAL_SECONDS:
@@ -144,8 +144,8 @@ def print_rejected(reasons: Mapping[str, int], *, num_kept: int, folder: str) ->
         console.print(f"[yellow]{share} were rejected: is it the recipe?", soft_wrap=True)
 
 
-def print_skipped(lines: Sequence[str]) -> None:
-    """What was left out under `data.on_error: skip`."""
+def print_notes(lines: Sequence[str]) -> None:
+    """What a person should know of a run, a line each."""
     for line in lines:
         console.print(f"[yellow]{_plain(line)}", soft_wrap=True)
 
@@ -182,7 +182,7 @@ def print_summary(summary: dict[str, Any], *, run_uri: str) -> None:
         )
     skipped = _skipped_in_words(summary)
     if skipped:
-        print_skipped([f"skipped {skipped}: see metrics.jsonl and summary.json of the run"])
+        print_notes([f"skipped {skipped}: see metrics.jsonl and summary.json of the run"])
     print_plan(summary["plan"])
     facts = {
         "examples": f"{summary['examples']:,} in {counted(summary['steps'], 'step')} "

@@ -1,4 +1,4 @@
-"""Which rows of a table training has updated, whatever the encoding of its ids.
+"""Which rows of a table have had a gradient, whatever the encoding of its ids.
 
 Shape legend: R rows of a table.
 """
@@ -19,13 +19,13 @@ from embeddings.planner import is_table, readable_name
 def trained_rows(
     optimizer: KeyedOptimizer, *, num_rows: Mapping[str, int], device: torch.device
 ) -> dict[str, Tensor]:
-    """Rows whose sum of squared gradients, which row-wise Adagrad keeps, is above 0; a byte for
-    each row on every rank, and every rank must call.
+    """Rows whose sum of squared gradients, which row-wise Adagrad keeps, is above 0, also of tables
+    that are frozen; a byte for each row on every rank, and every rank must call.
 
     Args:
         optimizer: of the tables, fused or not.
         num_rows: of each table that is asked for; of tables that belong to tasks, by their names in
-            the recipe, rows that any task's has updated.
+            the recipe, rows that have had one in any task's.
         device: of the result, and of the collectives.
 
     Returns:

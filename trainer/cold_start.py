@@ -25,8 +25,8 @@ class ColdStartMetrics:
     """Metrics by whether the ids of `run.slices` are known; an example whose id is missing is in
     neither part.
 
-    Known is an id that has a row of its own in the vocabulary; without one, an id whose row
-    training has updated.
+    Known is an id that has a row of its own in the vocabulary; without one, an id whose row has had
+    a gradient in this run, through whatever feature of its table.
 
     Args:
         recipe: of the run.
@@ -40,6 +40,11 @@ class ColdStartMetrics:
             for name in recipe.sliced_features()
         }
         self._trained = _trained_rows(recipe, optimizer=optimizer, device=device)
+        # encoded directly, row 0 is an id, whether or not missing ones share it
+        self._first_rows = {
+            name: MISSING_ROW + (feature.encoding != "direct")
+            for name, feature in recipe.sliced_features().items()
+        }
 
     @torch.no_grad()
     def update(self, output: StepOutput, *, ids: KeyedJaggedTensor) -> None:
@@ -53,8 +58,8 @@ class ColdStartMetrics:
     def _masks(self, name: str, *, rows_B: Tensor) -> dict[str, Tensor]:
         if name not in self._trained:
             return {"warm": rows_B >= FIRST_ROW, "cold": rows_B == RARE_ROW}
-        is_given_B = rows_B > MISSING_ROW  # and not padding, which is -1
-        is_trained_B = self._trained[name][rows_B.clamp(min=MISSING_ROW)]
+        is_given_B = rows_B >= self._first_rows[name]
+        is_trained_B = self._trained[name][rows_B.clamp(min=0)]  # padding is -1
         return {"warm": is_given_B & is_trained_B, "cold": is_given_B & ~is_trained_B}
 
     def reduce_and_reset(self) -> dict[str, dict[str, float | None]]:

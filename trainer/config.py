@@ -164,6 +164,18 @@ class Recipe(Section):
                 raise ValueError(
                     f"run.slices: no feature {name} of kind id; {did_you_mean(name, ids)}"
                 )
+            encoding = self.sliced_features()[name].encoding
+            cut = [
+                key
+                for key, item in self.embeddings.tables.items()
+                if item.sharding == "column_wise"
+            ]
+            if encoding != "vocabulary" and cut:
+                raise ValueError(
+                    f"run.slices: {name} has no vocabulary, so the state of the tables tells which "
+                    f"ids are known, and embeddings.tables.{cut[0]}.sharding: column_wise can be "
+                    "read on as many ranks only; use auto, or leave the feature out"
+                )
 
     def _check_pooling(self) -> None:
         """TorchRec's lookup has one form for all tables, with weights or without; with them, what a

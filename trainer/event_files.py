@@ -66,6 +66,7 @@ class _EventFile:
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
         self._file = folder.child(name)
         self._content = bytearray()
+        self._num_written = 0
         self.add(file_version="brain.Event:2")
         # drops what files before this one say of later steps
         self.add(step=first_step, session_log={"status": SessionLog.START})
@@ -80,14 +81,17 @@ class _EventFile:
             self._content += part + struct.pack("<I", masked_crc32c(part))
 
     def flush(self) -> None:
-        if not self._file.is_local:
-            self._file.write_bytes(bytes(self._content))
+        if len(self._content) == self._num_written:
             return
-        self._file.parent_folder()
-        # replaced instead, the file would be lost to a TensorBoard that has it open
-        with self._file.reporting("written"), open(self._file.path, "ab") as stream:
-            stream.write(self._content)
-        self._content.clear()
+        if self._file.is_local:
+            self._file.parent_folder()
+            # replaced instead, the file would be lost to a TensorBoard that has it open
+            with self._file.reporting("written"), open(self._file.path, "ab") as stream:
+                stream.write(self._content)
+            self._content.clear()
+        else:
+            self._file.write_bytes(bytes(self._content))
+        self._num_written = len(self._content)
 
 
 def scalars(line: dict[str, Any]) -> Iterator[tuple[str, float]]:

@@ -139,6 +139,8 @@ class _Training:
         self.folder.write_recipe(dump_recipe(self.recipe))
         if self.checkpoint is None:
             self.folder.write_log_files(self.loader.files)
+        if self.state.step < self.num_steps:
+            self.folder.reopen()
         self._train_steps()
         self._finish()
 

@@ -64,7 +64,14 @@ class RunFolder:
         if time.monotonic() - self._flushed_at > _FLUSH_INTERVAL_SECONDS:
             self.flush()
 
+    def reopen(self) -> None:
+        """Before more steps: what was told and measured of the run's end is of another model."""
+        if self._is_writer:
+            self.drop_importance()
+            self.location.child(SUMMARY).delete()
+
     def drop_importance(self) -> None:
+        """Takes the line that `add_importance` added out of `metrics.jsonl`."""
         self._lines = [line for line in self._lines if "importance" not in json.loads(line)]
 
     def flush(self) -> None:
@@ -82,7 +89,8 @@ class RunFolder:
 
 
 def add_importance(run: Location, line: dict[str, Any]) -> None:
-    """Adds to a finished run what `measure_importance` found, in the place of what it did before.
+    """Adds to a finished run what `measure_importance` found: to `metrics.jsonl` in the place of
+    what it did before, and to TensorBoard.
 
     Raises:
         StorageError: the run has not finished, or the folder cannot be written.

@@ -68,9 +68,7 @@ def quiet_libraries() -> None:
     # model
     for name in ("torchrec", "torch.fx._symbolic_trace", "torch.distributed.distributed_c10d"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # it tells of its caches, where there are none yet, or none that it may write
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    # its planner, of data-parallel tables, which need no sharding spec
+    # TorchRec's planner misses a sharding spec of data-parallel tables, which need none
     logging.getLogger().addFilter(_is_about_more_than_a_spec)
     # TorchRec 1.8 builds ShardedTensor, which torch 2.13 deprecates in favour of DTensor
     warnings.filterwarnings("ignore", message=".*ShardedTensor.*", category=FutureWarning)
@@ -83,6 +81,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=renamed, category=FutureWarning)
     # TorchRec 1.8 wraps the towers in DistributedDataParallel with the argument's old name
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+    # matplotlib tells of its caches, where there are none yet, or none that it may write
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def _is_about_more_than_a_spec(record: logging.LogRecord) -> bool:

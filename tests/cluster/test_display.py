@@ -10,7 +10,7 @@ from rich.console import Console
 from cluster import display
 from cluster.display import (
     counting_progress,
-    print_skipped,
+    print_notes,
     print_summary,
     print_tasks,
     training_progress,
@@ -27,7 +27,7 @@ def test_a_note_is_never_throttled_and_stands_on_a_line_of_its_own(
         for step in range(5):
             note = "skipped 3 examples of [file]: why" if step == 3 else ""
             tell(Progress("train", step, 9, 1.0, {}, note))
-        print_skipped([])
+        print_notes([])
     lines = capsys.readouterr().out.splitlines()
     assert lines.count("skipped 3 examples of [file]: why") == 1
 

@@ -68,7 +68,11 @@ def test_a_run_is_reported_with_and_without_importance(tmp_path: Path) -> None:
     assert others == before
     assert set(found["importance"]["tasks"]) == {"click", "purchase", "watch"}
     assert "importance/click" in tags(run / "tensorboard" / "valid")
-    interrupt_after(run, step=3)
+    recipe = make_recipe(tmp_path / "log", run, "run.eval_interval_steps=3", "run.num_steps=9")
+    run_ranks(train, world_size=1, arguments={"recipe": recipe})
+    assert [line["step"] for line in reports(run) if line["split"] == "valid"] == [3, 6, 9]
+    assert not any("importance" in line for line in reports(run))  # it was of another model
+    interrupt_after(run, step=6)
     before = reports(run)
     run_ranks(importance_of, world_size=1, arguments={"run": str(run)})
     page = (run / "other.html").read_text()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from data_loaders.storage import locate
 from data_loaders.streams import Cursor
 from tests.helpers.logs import write_toy_log
 from tests.helpers.ranks import run_ranks
-from tests.helpers.runs import assert_close, make_recipe, summary
+from tests.helpers.runs import assert_close, make_recipe, summary, train_on
 from trainer.cold_start import ColdStartMetrics
 from trainer.config import Recipe
 from trainer.evaluate import chosen_checkpoint, evaluate_checkpoint
@@ -147,9 +149,7 @@ def evaluate_there(run: str) -> dict[str, Any]:
 
 
 def test_hashed_ids_are_known_if_training_has_updated_their_rows(tmp_path: Path) -> None:
-    """Counted by hand; the same of a checkpoint on another number of ranks, also where it is not
-    the newest.
-    """
+    """Counted by hand; the same of its checkpoint on another number of ranks."""
     log = write_toy_log(tmp_path / "log")
     recipe = make_recipe(
         log,
@@ -176,6 +176,48 @@ def test_hashed_ids_are_known_if_training_has_updated_their_rows(tmp_path: Path)
     assert summary(tmp_path / "run")["tasks"] == found
     [again] = run_ranks(evaluate_there, world_size=1, arguments={"run": str(tmp_path / "run")})
     assert_close(again, found, tolerance=1e-6)
+
+
+def test_the_ids_that_a_checkpoint_knows_are_those_of_its_own_steps(tmp_path: Path) -> None:
+    """Where the best one is not the newest, as many as an evaluation of it alone finds."""
+    run = {"num_steps": 6, "eval_interval_steps": 2, "slices": ["user"]}
+    folder, log = tmp_path / "run", write_toy_log(tmp_path / "log")
+    recipe = make_recipe(log, folder, run=run, checkpoint={"keep": 9})
+    train_on(recipe, world_size=1)
+    newest = summary(folder)
+    manifest = folder / "checkpoints" / "step-00000002" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"score": 2.0}))
+    train_on(recipe, world_size=1)
+    best = summary(folder)
+    assert best["checkpoint"] == str(manifest.parent)
+    numbers = [item["tasks"]["click"]["examples_user_warm"] for item in (best, newest)]
+    assert 0 < numbers[0] < numbers[1]
+    [alone] = run_ranks(evaluate_there, world_size=1, arguments={"run": str(manifest.parent)})
+    assert alone == best["tasks"]
+
+
+def test_without_a_missing_row_row_0_is_an_id() -> None:
+    """Encoded directly; by hash it is that of the missing."""
+    for encoding, num_given in (("direct", 4), ("hash", 3)):
+        found = metrics_of({"user": {"kind": "id", "encoding": encoding}}, slices=["user"])
+        output, _, _ = make_step(np.random.default_rng(0))
+        rows = torch.tensor([0, 1, 2, 2])
+        output = replace(
+            output,
+            outputs_BK=output.outputs_BK[:4],
+            labels_BT=torch.ones(4, 2),
+            weights_B=torch.ones(4),
+        )
+        ids = KeyedJaggedTensor(keys=["user"], values=rows, lengths=torch.ones(4).int())
+        found.update(output, ids=ids)
+        assert found.reduce_and_reset()["click"]["examples_user_cold"] == num_given
+
+
+def test_tables_cut_by_columns_are_refused_for_ids_without_a_vocabulary(tmp_path: Path) -> None:
+    """Their state can be read on as many ranks only, so the run could not be evaluated later."""
+    run = {"slices": ["user"]}
+    with pytest.raises(InputError, match=r"run\.slices: user has no vocabulary, .*column_wise"):
+        make_recipe(tmp_path, tmp_path / "run", run=run, sharding="column_wise")
 
 
 def test_they_are_printed_in_a_table_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
