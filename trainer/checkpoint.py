@@ -33,6 +33,8 @@ _MAY_CHANGE = (
     *("run.", "checkpoint.", "prepare.", "optimizer."),
     *("data.root", "data.on_error", "data.prefetch_bytes", "data.negatives.catalogue"),
 )
+# Scores by other tasks cannot be compared.
+_MAY_NOT_CHANGE = "run.select_by"
 # A vocabulary is known by its digest, wherever it lies.
 _MAY_CHANGE_BELOW = (".sharding", ".weight", ".vocabulary")
 
@@ -203,7 +205,8 @@ def check_fits(
     """
     theirs, ours = flat_keys(manifest.recipe), flat_keys(recipe.model_dump(mode="json"))
     for key in dict.fromkeys([*theirs, *ours]):
-        if key.startswith(_MAY_CHANGE) or key.endswith(_MAY_CHANGE_BELOW):
+        may_change = key.startswith(_MAY_CHANGE) or key.endswith(_MAY_CHANGE_BELOW)
+        if may_change and key != _MAY_NOT_CHANGE:
             continue
         if theirs.get(key) != ours.get(key):
             raise CheckpointMismatchError(

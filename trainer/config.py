@@ -72,6 +72,12 @@ class RunConfig(Section):
         "best",
         description="the checkpoint that is evaluated in the end; best on valid, if there is one",
     )
+    select_by: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="tasks that checkpoints are compared by on valid; all by default. May not "
+        "change when a run goes on",
+    )
     max_auc_gap: float | None = Field(
         None, gt=0, description="fail if a task's AUC is further than this below the best possible"
     )
@@ -148,6 +154,10 @@ class Recipe(Section):
         for name, item in self.data.features.items():
             if isinstance(item, IdFeature | IdListFeature):
                 self._check_rows(name, item)
+        for task in self.run.select_by or ():
+            if task not in self.data.tasks:
+                known = did_you_mean(task, self.data.tasks)
+                raise ValueError(f"run.select_by: no task {task}; {known}")
         self._check_slices()
         self._check_pooling()
         check_histories(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -240,13 +240,17 @@ def final_split(config: DataConfig) -> Split:
     )
 
 
-def selection_score(results: TaskResults) -> float:
+def selection_score(results: TaskResults, *, tasks: Collection[str] | None = None) -> float:
     """One number to choose checkpoints by, the higher the better: the mean of the tasks' `quality`,
     or minus their mean loss where no task has one.
+
+    Args:
+        results: of all tasks.
+        tasks: that count; all by default.
     """
-    found = [quality(result) for result in results.values()]
-    values = [value for value in found if value is not None]
-    values = values or [-(result["loss"] or 0.0) for result in results.values()]
+    counted = [result for name, result in results.items() if tasks is None or name in tasks]
+    values = [value for result in counted if (value := quality(result)) is not None]
+    values = values or [-(result["loss"] or 0.0) for result in counted]
     return sum(values) / len(values)
 
 

@@ -264,7 +264,8 @@ class _Training:
             skipped=result.skips.num_skipped,
             calibration_curves=result.curves,
         )
-        score = self.stopping.agreed(selection_score(result.tasks))
+        score = selection_score(result.tasks, tasks=self.recipe.run.select_by)
+        score = self.stopping.agreed(score)
         selection = self.state.selection.after(score)
         self.state = dataclasses.replace(self.state, selection=selection)
         return score

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,22 @@ def test_a_changed_recipe_is_refused_when_a_run_is_taken_up(log: Path, tmp_path:
     changed = make_recipe(log, tmp_path, "run.num_steps=4", "model.task_tower=[4]")
     with pytest.raises(CheckpointMismatchError, match=r"model\.task_tower is \[8\] there"):
         train_on(changed, world_size=1)
+
+
+def test_only_tasks_that_are_named_choose_a_checkpoint(log: Path, tmp_path: Path) -> None:
+    """Their score stands in the manifest; other tasks would give another one, so they may not be
+    named later.
+    """
+    options = ["run.num_steps=2", "run.select_by=[purchase]"]
+    train_on(make_recipe(log, tmp_path, *options), world_size=1)
+    [validation] = reports(tmp_path, split="valid")
+    manifest = tmp_path / "checkpoints" / "step-00000002" / "manifest.json"
+    score = json.loads(manifest.read_text())["score"]
+    assert score == validation["tasks"]["purchase"]["auc"] != selection_score(validation["tasks"])
+    with pytest.raises(CheckpointMismatchError, match=r"run\.select_by is \['purchase'\] there"):
+        train_on(make_recipe(log, tmp_path, "run.num_steps=4"), world_size=1)
+    with pytest.raises(InputError, match=r"run\.select_by: no task buy; there are: click, "):
+        make_recipe(log, tmp_path, "run.select_by=[buy]")
 
 
 @pytest.mark.parametrize("select", ["best", "last"])
