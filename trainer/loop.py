@@ -48,7 +48,7 @@ from trainer.schedule import Schedule
 from trainer.skip_report import SkipReport, in_words
 from trainer.state import Stopwatch, TrainState, Window
 from trainer.summary import summary_of
-from trainer.training_report import TrainingReport
+from trainer.training_report import TrainingReport, notes_on_labels
 from trainer.vocabularies import keep_vocabularies
 
 
@@ -214,7 +214,10 @@ class _Training:
         if self.reports.counts_skipped:
             self._count_skipped(skips, window)
         if window.start.step == 0:
-            self._tell_of_missing_labels(tasks)
+            for note in notes_on_labels(
+                tasks, recipe=self.recipe, num_examples=self.state.examples
+            ):
+                self.teller.note(self.state.step, note)
         rate, skipped = window.examples_per_second(self.state), self.state.skipped
         more = {"examples_per_second": rate, "skipped": skipped}
         self._report("train", tasks, skips, **more, **entries)
@@ -226,16 +229,6 @@ class _Training:
             note = f"{in_words(skips.skipped[0])} (data.on_error: skip; more: metrics.jsonl)"
             self.teller.note(self.state.step, note)
         self.state = self.state.with_skipped(skips, since=window.start)
-
-    def _tell_of_missing_labels(self, tasks: TaskResults) -> None:
-        """Nothing else would tell of a wrong column: such a task's loss is null, and no fault."""
-        for name, result in tasks.items():
-            if not result["examples"]:
-                task = self.recipe.data.tasks[name]
-                where = f", where {task.where} is 1" if task.where else ""
-                note = f"task {name}: no label in the first {self.state.examples:,} examples"
-                note += f" (column {task.column or name}{where}); is it the right column?"
-                self.teller.note(self.state.step, note)
 
     def _report(self, split: str, tasks: TaskResults, skips: SkipReport, **more: Any) -> None:
         state = self.state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -67,3 +68,21 @@ class TrainingReport:
         self._chain_labels.check()
         tasks, skips = self._metrics.reduce_and_reset(), self._skips.reduce_and_reset()
         return tasks, skips, self._telemetry.entries(output)
+
+
+def notes_on_labels(
+    results: Mapping[str, Result], *, recipe: Recipe, num_examples: int
+) -> list[str]:
+    """A line for each task that found no label in the first examples: nothing else would tell of a
+    wrong column, because a task's loss is null then, and no fault.
+    """
+    notes = []
+    for name, result in results.items():
+        if not result["examples"]:
+            task = recipe.data.tasks[name]
+            where = f", where {task.where} is 1" if task.where else ""
+            notes.append(
+                f"task {name}: no label in the first {num_examples:,} examples "
+                f"(column {task.column or name}{where}); is it the right column?"
+            )
+    return notes
