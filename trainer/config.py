@@ -30,6 +30,7 @@ from trainer.history_checks import check_histories
 from trainer.model_checks import check_model
 from trainer.model_config import AnyModel, SharedBottomConfig
 from trainer.optimizer_config import OptimizerConfig
+from trainer.table_checks import check_slices, check_tables
 
 
 class CheckpointConfig(Section):
@@ -138,96 +139,23 @@ class Recipe(Section):
         if (self.run.num_steps is None) == (self.run.num_epochs is None):
             raise ValueError("run: give either num_steps or num_epochs")
         used = self.table_of_feature()
-        if not used:
-            raise ValueError("data.features: expected at least one of kind id or id_list")
-        for feature, table in used.items():
-            if table not in self.embeddings.tables:
-                raise ValueError(
-                    f"data.features.{feature}: no table {table} in embeddings.tables; "
-                    f"{did_you_mean(table, self.embeddings.tables)}"
-                )
-        for table in self.embeddings.tables:
-            if table not in used.values():
-                raise ValueError(
-                    f"embeddings.tables.{table}: no feature uses this table; remove it"
-                )
-        for name, item in self.data.features.items():
-            if isinstance(item, IdFeature | IdListFeature):
-                self._check_rows(name, item)
+        tables = self.embeddings.tables
+        check_tables(
+            tables,
+            data=self.data,
+            table_of_feature=used,
+            architecture=self.model.architecture,
+            num_owners=len(self.table_owners()),
+        )
         for task in self.run.select_by or ():
             if task not in self.data.tasks:
                 known = did_you_mean(task, self.data.tasks)
                 raise ValueError(f"run.select_by: no task {task}; {known}")
-        self._check_slices()
-        self._check_pooling()
-        check_histories(
-            self.model, data=self.data, tables=self.embeddings.tables, table_of_feature=used
-        )
+        check_slices(self.run.slices or (), data=self.data, tables=tables)
+        check_histories(self.model, data=self.data, tables=tables, table_of_feature=used)
         check_model(self.model, data=self.data, id_widths=self.id_widths())
         check_balance(self.balance, data=self.data, model=self.model)
         return self
-
-    def _check_slices(self) -> None:
-        ids = [name for name, item in self.data.features.items() if isinstance(item, IdFeature)]
-        for name in self.run.slices or ():
-            if name not in ids:
-                raise ValueError(
-                    f"run.slices: no feature {name} of kind id; {did_you_mean(name, ids)}"
-                )
-            encoding = self.sliced_features()[name].encoding
-            cut = [
-                key
-                for key, item in self.embeddings.tables.items()
-                if item.sharding == "column_wise"
-            ]
-            if encoding != "vocabulary" and cut:
-                raise ValueError(
-                    f"run.slices: {name} has no vocabulary, so the state of the tables tells which "
-                    f"ids are known, and embeddings.tables.{cut[0]}.sharding: column_wise can be "
-                    "read on as many ranks only; use auto, or leave the feature out"
-                )
-
-    def _check_pooling(self) -> None:
-        """TorchRec's lookup has one form for all tables, with weights or without; with them, what a
-        mean is, and its gradient, depend on the sharding; where a feature is looked up in several
-        tables, row-wise ones confuse their means (docs/log.md).
-        """
-        for name, table in self.embeddings.tables.items():
-            if self.data.has_id_weights and table.pooling == "mean":
-                raise ValueError(
-                    f"embeddings.tables.{name}.pooling: mean is not possible in a recipe with "
-                    "weighted id lists; use sum, and weights_sum_to_one: true for its id lists"
-                )
-            is_cut = table.pooling == "mean" and table.sharding == "row_wise"
-            if is_cut and len(self.table_owners()) > 1:
-                raise ValueError(
-                    f"embeddings.tables.{name}.sharding: row_wise is not possible with pooling "
-                    f"mean where tasks have tables of their own, as in model.architecture: "
-                    f"{self.model.architecture}; use auto"
-                )
-
-    def _check_rows(self, name: str, feature: IdFeature | IdListFeature) -> None:
-        """Whether the table has the rows that the encoding needs, each for one meaning."""
-        table = feature.table or name
-        num_rows = self.embeddings.tables[table].num_rows
-        if feature.encoding == "vocabulary" and num_rows < 3:
-            raise ValueError(
-                f"embeddings.tables.{table}.num_rows: expected 3 or more, because rows 0 and 1 are "
-                f"for missing and rare ids (data.features.{name}.encoding: vocabulary), "
-                f"found {num_rows}"
-            )
-        boundaries = feature.boundaries if isinstance(feature, IdFeature) else None
-        if boundaries is not None and len(boundaries) > num_rows - 2:
-            raise ValueError(
-                f"data.features.{name}.boundaries: expected at most {num_rows - 2}, because the "
-                f"table {table} has {num_rows} rows, found {len(boundaries)}"
-            )
-        for other_name, other in self.data.features.items():
-            if (
-                isinstance(other, IdFeature | IdListFeature)
-                and (other.table or other_name) == table
-            ):
-                _check_shared_table(feature, other, names=(name, other_name), table=table)
 
     def sliced_features(self) -> dict[str, IdFeature]:
         """Those of `run.slices`."""
@@ -280,25 +208,3 @@ class Recipe(Section):
             name: self.embeddings.tables[table].num_rows
             for name, table in self.table_of_feature().items()
         }
-
-
-def _check_shared_table(
-    first: IdFeature | IdListFeature,
-    second: IdFeature | IdListFeature,
-    *,
-    names: tuple[str, str],
-    table: str,
-) -> None:
-    """With a vocabulary a row is one id, for all features of a table."""
-    one, two = (f"data.features.{name}" for name in names)
-    if (first.encoding == "vocabulary") != (second.encoding == "vocabulary"):
-        raise ValueError(
-            f"{one}.encoding: {first.encoding}, and {two} has {second.encoding} in the same table "
-            f"{table}: a row would be several ids; use one encoding, or another table"
-        )
-    uris = (first.vocabulary, second.vocabulary)
-    if None not in uris and uris[0] != uris[1]:
-        raise ValueError(
-            f"{one}.vocabulary: {uris[0]}, and {two} has {uris[1]} in the same table {table}: "
-            "a row would be two ids; use one vocabulary, or another table"
-        )

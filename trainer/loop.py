@@ -139,7 +139,7 @@ class _Training:
         self.folder.write_recipe(dump_recipe(self.recipe))
         if self.checkpoint is None:
             self.folder.write_log_files(self.loader.files)
-        if self.state.step < self.num_steps:
+        if self._has_steps_left:
             self.folder.reopen()
         self._train_steps()
         self._finish()
@@ -149,7 +149,7 @@ class _Training:
         pipeline = StepPipeline(self.model, self.optimizer, self.runtime.device)
         self.model.train()
         window = Window(self.state)
-        while self.state.step < self.num_steps and not self._is_stopped:
+        while self._has_steps_left:
             started = time.monotonic()
             seed_step(self.recipe.run.seed, step=self.state.step, rank=self.runtime.rank)
             self.schedule.apply(step=self.state.step)
@@ -204,6 +204,10 @@ class _Training:
         interval = self.recipe.run.eval_interval_steps
         is_epoch_end = self.state.cursor.step == 0
         return _is_due(interval, self.state.step) if interval else is_epoch_end
+
+    @property
+    def _has_steps_left(self) -> bool:
+        return self.state.step < self.num_steps and not self._is_stopped
 
     @property
     def _is_stopped(self) -> bool:
