@@ -34,6 +34,7 @@ from trainer.build import build_sharded_model
 from trainer.config import Recipe
 from trainer.evaluate import chosen_checkpoint, evaluate_checkpoint, selection_score
 from trainer.optimizer import build_optimizer
+from trainer.run_folder import add_importance
 from trainer.runtime import joined_ranks
 
 OPTIMIZER: dict[str, Any] = {
@@ -182,8 +183,14 @@ def test_a_run_without_progress_on_valid_stops_early(tmp_path: Path) -> None:
     train_on(again, world_size=2)
     assert summary(run)["steps"] == stop
     assert summary(run)["tasks"] == found["tasks"]
+
+    measured = {"split": "valid", "step": stop - 2, "importance": {"tasks": {}}}
+    add_importance(locate(str(run)), measured)
+    train_on(again, world_size=2)  # evaluated once more, it is still of this model
+    assert reports(run, split="valid")[-1] == measured
     train_on(longer, world_size=2)
     assert summary(run)["steps"] == (stale_counts(whole).index(3) + 1)
+    assert measured not in reports(run, split="valid")
 
 
 @pytest.mark.slow
