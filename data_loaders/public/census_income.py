@@ -3,6 +3,7 @@
 Train is the published `.data`; the published `.test` is halved at random into valid and test.
 
     income, never_married, degree   labels: 1.0 or 0.0
+    income_and_never_married        label, the product of the two
     CATEGORICAL, education,         int32 codes; vocabularies.json has the strings
     marital_status
     NUMERIC                         float32
@@ -136,9 +137,12 @@ def _read(source: Location, name: str) -> pa.Table:
 
 
 def _encode(table: pa.Table, *, codes: dict[str, Codes]) -> pa.Table:
+    income = pc.starts_with(table["income"], "50000+").cast(pa.float32())
+    never_married = pc.equal(table["marital_status"], "Never married").cast(pa.float32())
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
-        "income": pc.starts_with(table["income"], "50000+").cast(pa.float32()),
-        "never_married": pc.equal(table["marital_status"], "Never married").cast(pa.float32()),
+        "income": income,
+        "never_married": never_married,
+        "income_and_never_married": pc.multiply(income, never_married),
         "degree": pc.is_in(table["education"], pa.array(DEGREES)).cast(pa.float32()),
         "instance_weight": table["instance_weight"].cast(pa.float32()),
     }

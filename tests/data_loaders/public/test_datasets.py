@@ -151,6 +151,11 @@ def test_the_real_census_income_has_the_published_counts_and_rates(tmp_path: Pat
         table = read(tmp_path, split)
         assert np.mean(table["income"].to_numpy()) == pytest.approx(0.062, abs=0.0015)
         assert np.mean(table["never_married"].to_numpy()) == pytest.approx(0.433, abs=0.003)
+        both = table["income_and_never_married"].to_numpy()
+        assert 0 < both.sum() < table["income"].to_numpy().sum()
+        np.testing.assert_array_equal(
+            both, table["income"].to_numpy() * table["never_married"].to_numpy()
+        )
         assert sum(column.null_count for column in table.columns) == 0
     described = json.loads((tmp_path / "vocabularies.json").read_text())
     train = read(tmp_path, "train")
