@@ -4,7 +4,8 @@
                   -> OUT/accuracy.json -> docs/accuracy.md and its plots (`accuracy_report`)
 
 Every run is an ordinary training run: its checkpoint is chosen on valid, and test is read once, at
-its end. Called again, it goes on: runs that are complete are not repeated.
+its end. Called again, it goes on: runs that are complete are not repeated, and none is taken for
+one with other settings.
 """
 
 from __future__ import annotations
@@ -27,8 +28,12 @@ from data_loaders.errors import InputError, did_you_mean
 from data_loaders.public.datasets import prepare
 from data_loaders.storage import locate
 from data_loaders.synthetic import generate
-from trainer.recipe_file import load_recipe
+from trainer.config import Recipe
+from trainer.recipe_file import dump_recipe, flat_keys, load_recipe
 from trainer.run_folder import read_summary
+
+# in a run's folder: the recipe before the log has told what is to be fitted
+ASKED = "asked.yaml"
 
 # told a phase, what is done of it and what there is in all
 ProgressCallback = Callable[[str, int, int], None]
@@ -221,8 +226,23 @@ def _runs(experiments: Mapping[str, Experiment], *, out: Path, num_seeds: int) -
                 folder = str(out / name / variant / f"seed-{seed}")
                 own = (f"data.root={root}", f"run.uri={folder}", f"run.seed={seed}")
                 overrides = (*common, *item.overrides, *own)
-                load_recipe(experiment.recipe, overrides=overrides)  # before hours are spent
+                recipe = load_recipe(experiment.recipe, overrides=overrides)
+                _check_settings(Path(folder), recipe)  # before hours are spent
                 yield Run(name, variant, seed, experiment.recipe, overrides, folder)
+
+
+def _check_settings(folder: Path, recipe: Recipe) -> None:
+    """Raises InputError where the folder's run was begun with others; both folders may move."""
+    if not (folder / ASKED).exists():
+        return
+    asked = load_recipe(str(folder / ASKED))
+    then, now = (flat_keys(item.model_dump(mode="json")) for item in (asked, recipe))
+    for key in dict.fromkeys([*then, *now]):
+        if key not in ("data.root", "run.uri") and then.get(key) != now.get(key):
+            raise InputError(
+                f"{folder}: trained with {key} {then.get(key)!r:.60}, which is "
+                f"{now.get(key)!r:.60} now; delete this folder, or choose another --out"
+            )
 
 
 def _common_overrides(experiment: Experiment) -> tuple[str, ...]:
@@ -245,7 +265,10 @@ def _train(run: Run) -> None:
     from trainer.loop import train
 
     torch.set_num_threads(1)
-    train(load_recipe(run.recipe, overrides=run.overrides))
+    recipe = load_recipe(run.recipe, overrides=run.overrides)
+    Path(run.folder).mkdir(parents=True, exist_ok=True)
+    Path(run.folder, ASKED).write_text(dump_recipe(recipe))
+    train(recipe)
 
 
 def _gathered(experiment: Experiment, *, runs: Sequence[Run], name: str) -> dict[str, Any]:

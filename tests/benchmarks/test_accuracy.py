@@ -47,7 +47,7 @@ def test_every_shipped_experiment_is_a_recipe_with_its_variants() -> None:
 @pytest.mark.slow
 def test_runs_are_made_once(tmp_path: Path) -> None:
     """Their figures are those of their summaries, in the order of seeds; tables are as wide as the
-    experiment says.
+    experiment says; other settings are told.
     """
     asked: dict[str, Any] = {"out": tmp_path, "source": tmp_path, "num_seeds": 1}
     found = run_experiments({"toy": EXPERIMENT}, **asked)["toy"]["variants"]
@@ -60,6 +60,15 @@ def test_runs_are_made_once(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert run_experiments({"toy": EXPERIMENT}, **asked)["toy"]["variants"] == found
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+    changed = EXPERIMENT.model_copy(
+        update={"overrides": (*EXPERIMENT.overrides, "optimizer.dense.learning_rate=0.5")}
+    )
+    with pytest.raises(
+        InputError,
+        match=r"seed-0: trained with optimizer.dense.learning_rate 0\.\d+, which is 0.5 now",
+    ):
+        run_experiments({"toy": changed}, **asked)
 
 
 def test_a_denser_log_is_a_data_set_of_its_own() -> None:
