@@ -31,7 +31,7 @@ def report(
     from cluster.display import console
     from data_loaders.storage import locate
     from trainer.report import read_run, report_page
-    from trainer.run_folder import add_importance
+    from trainer.run_folder import SUMMARY, add_importance
     from trainer.runtime import prepare_environment
 
     prepare_environment()
@@ -39,9 +39,9 @@ def report(
     data = read_run(location)  # what is no run is refused before anything is measured
     if importance:
         found = _measured(location)
-        if data.summary is not None:  # else its ranks may be writing there
-            add_importance(location, found)
         data = replace(data, importance=found)
+        if location.child(SUMMARY).exists():  # else its ranks may be writing there
+            add_importance(location, found)
     target = location.child("report.html") if out is None else locate(out)
     target.write_text(report_page(data))
     console.print(f"wrote {target.uri}", soft_wrap=True, markup=False)

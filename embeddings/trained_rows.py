@@ -20,10 +20,10 @@ def trained_rows(
     optimizer: KeyedOptimizer, *, num_rows: Mapping[str, int], device: torch.device
 ) -> dict[str, Tensor]:
     """Rows whose sum of squared gradients, which row-wise Adagrad keeps, is above 0, also of tables
-    that are frozen; a byte for each row on every rank, and every rank must call.
+    that are frozen; some bytes for each row on every rank, and every rank must call.
 
     Args:
-        optimizer: of the tables, fused or not.
+        optimizer: of the tables, fused or not; none of those that are asked for cut by columns.
         num_rows: of each table that is asked for; of tables that belong to tasks, by their names in
             the recipe, rows that have had one in any task's.
         device: of the result, and of the collectives.
@@ -56,7 +56,6 @@ def _mark(sums: Tensor | ShardedTensor, is_trained_R: Tensor) -> None:
         is_trained_R |= (sums.flatten() > 0).to(is_trained_R)
         return
     for shard in sums.local_shards():
-        # cut by columns, each part has sums of its own for all rows, one part behind the other
-        rows = torch.arange(len(shard.tensor), device=is_trained_R.device)
-        rows = (rows + shard.metadata.shard_offsets[0]) % len(is_trained_R)
+        first = shard.metadata.shard_offsets[0]
+        rows = slice(first, first + len(shard.tensor))
         is_trained_R[rows] |= (shard.tensor.flatten() > 0).to(is_trained_R)

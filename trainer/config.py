@@ -18,7 +18,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_loaders.config import DataConfig, IdFeature, IdListFeature, Section
 from data_loaders.errors import did_you_mean
@@ -82,6 +82,12 @@ class RunConfig(Section):
     max_auc_gap: float | None = Field(
         None, gt=0, description="fail if a task's AUC is further than this below the best possible"
     )
+
+    @field_validator("select_by")
+    @classmethod
+    def _as_a_set(cls, tasks: list[str] | None) -> list[str] | None:
+        """A run goes on with the same tasks, in whatever order they are named."""
+        return None if tasks is None else sorted(set(tasks))
 
     def length(self, steps_per_epoch: int) -> int:
         """Steps of the whole run."""

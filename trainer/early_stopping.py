@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 
 from data_loaders.errors import InputError
+from trainer.config import RunConfig
 from trainer.state import Selection
 
 
@@ -13,30 +14,44 @@ class EarlyStopping:
     """Counts validations without a better score; what it counts is part of the run's state.
 
     Args:
-        patience: validations in a row; None for a run that always goes to its end.
+        config: the section `run`; without `patience` it always goes to its end.
         has_valid: whether there is anything to validate on.
         group: ranks, able to move CPU tensors.
 
     Raises:
-        InputError: nothing to validate on.
+        InputError: nothing to validate on, for keys that ask for it.
     """
 
     def __init__(
-        self, patience: int | None, *, has_valid: bool, group: dist.ProcessGroup | None
+        self, config: RunConfig, *, has_valid: bool, group: dist.ProcessGroup | None
     ) -> None:
-        if patience is not None and not has_valid:
-            raise InputError(
-                f"run.patience: {patience}, but the data set has no valid/ to judge by; "
-                "make one (polytower prepare does), or leave it out"
-            )
-        self._patience = patience
+        for key in ("patience", "select_by"):
+            if (value := getattr(config, key)) is not None and not has_valid:
+                raise InputError(
+                    f"run.{key}: {value}, but the data set has no valid/ to judge by; "
+                    "make one (polytower prepare does), or leave it out"
+                )
+        self._config = config
         self._group = group
 
-    def agreed(self, score: float) -> float:
-        """The score of rank 0: ranks that differed in its last bit would stop at other steps."""
+    def agreed(self, score: float | None) -> float | None:
+        """The score of rank 0: ranks that differed in its last bit would stop at other steps.
+
+        Raises:
+            InputError: there is none, and a key asks for it.
+        """
+        if score is None:
+            if (self._config.patience, self._config.select_by) == (None, None):
+                return None
+            tasks = ", ".join(self._config.select_by or ["any task"])
+            raise InputError(
+                f"valid/: no label of {tasks}, so no checkpoint is better than another; name tasks "
+                "that have labels there in run.select_by, or leave it and run.patience out"
+            )
         found = torch.tensor(score, dtype=torch.float64)
         dist.broadcast(found, src=0, group=self._group)
         return float(found)
 
     def is_due(self, selection: Selection) -> bool:
-        return self._patience is not None and selection.num_stale >= self._patience
+        patience = self._config.patience
+        return patience is not None and selection.num_stale >= patience

@@ -73,7 +73,7 @@ def evaluate_checkpoint(
         IncompleteCheckpointError: there is no complete checkpoint.
         InputError: the data set does not fit the checkpoint's recipe.
     """
-    with opened_checkpoint(location, data_root=data_root) as opened:
+    with opened_checkpoint(location, data_root=data_root, with_slices=True) as opened:
         return evaluate_split(
             opened.model,
             optimizer=opened.optimizer,
@@ -86,8 +86,8 @@ def evaluate_checkpoint(
 
 @dataclass(frozen=True)
 class OpenedCheckpoint:
-    """A stored model on this rank, and what it belongs to; the optimizer has its state only where
-    `reads_optimizer` says so.
+    """A stored model on this rank, and what it belongs to; of the optimizer's state there is what
+    was asked for.
     """
 
     model: DistributedModelParallel
@@ -97,8 +97,14 @@ class OpenedCheckpoint:
 
 
 @contextmanager
-def opened_checkpoint(location: Location, *, data_root: str | None) -> Iterator[OpenedCheckpoint]:
-    """A stored model, as it is to be evaluated; args and errors as of `evaluate_checkpoint`."""
+def opened_checkpoint(
+    location: Location, *, data_root: str | None, with_slices: bool
+) -> Iterator[OpenedCheckpoint]:
+    """A stored model, as it is to be evaluated; args and errors as of `evaluate_checkpoint`.
+
+    Args:
+        with_slices: what `run.slices` asks of the optimizer is read, too.
+    """
     overrides = [] if data_root is None else [f"data.root={json.dumps(data_root)}"]
     tree = read_manifest(location).recipe
     recipe = build_recipe(tree, overrides=overrides, source=location.child(MANIFEST).uri)
@@ -112,7 +118,7 @@ def opened_checkpoint(location: Location, *, data_root: str | None) -> Iterator[
         restore(
             location,
             model=model,
-            optimizer=optimizer if reads_optimizer(recipe) else None,
+            optimizer=optimizer if with_slices and reads_optimizer(recipe) else None,
             average=average,
         )
         with average.in_place():
@@ -240,9 +246,9 @@ def final_split(config: DataConfig) -> Split:
     )
 
 
-def selection_score(results: TaskResults, *, tasks: Collection[str] | None = None) -> float:
+def selection_score(results: TaskResults, *, tasks: Collection[str] | None = None) -> float | None:
     """One number to choose checkpoints by, the higher the better: the mean of the tasks' `quality`,
-    or minus their mean loss where no task has one.
+    or minus their mean loss where no task has one; None without any label.
 
     Args:
         results: of all tasks.
@@ -250,8 +256,8 @@ def selection_score(results: TaskResults, *, tasks: Collection[str] | None = Non
     """
     counted = [result for name, result in results.items() if tasks is None or name in tasks]
     values = [value for result in counted if (value := quality(result)) is not None]
-    values = values or [-(result["loss"] or 0.0) for result in counted]
-    return sum(values) / len(values)
+    values = values or [-loss for result in counted if (loss := result["loss"]) is not None]
+    return sum(values) / len(values) if values else None
 
 
 def quality(result: Result) -> float | None:

@@ -2,8 +2,10 @@
 
 RUN/tensorboard/train/events.*    what training reports
 RUN/tensorboard/valid/events.*    validations, so that TensorBoard draws both in one chart
+RUN/tensorboard/test/events.*     importance, of a run without valid/ that was judged by test/
 
-Each attempt at a run writes files of its own; TensorBoard reads all of a folder, one after another.
+Each attempt at a run writes files of its own; TensorBoard reads all of a folder, one after another,
+and none any more behind which there is another.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from data_loaders.storage import Location
+
+# an object is written whole at every flush: behind so many bytes another one is begun
+_MAX_OBJECT_BYTES = 1 << 20
 
 # of a report, what says how the run goes
 _OF_THE_RUN = ("examples", "seconds", "examples_per_second", "skipped")
@@ -54,7 +59,8 @@ class EventFiles:
 
 
 class _EventFile:
-    """One file: to a local one is appended, on object storage it is written whole.
+    """Of one split. To a local file is appended; on object storage there are several, each of which
+    is written whole.
 
     Source: https://www.tensorflow.org/tutorials/load_data/tfrecord, the format's details.
     """
@@ -62,14 +68,18 @@ class _EventFile:
     def __init__(self, folder: Location, *, first_step: int) -> None:
         from tensorboardX.proto.event_pb2 import SessionLog
 
-        # TensorBoard reads files in the order of their names
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
-        self._file = folder.child(name)
-        self._content = bytearray()
-        self._num_written = 0
-        self.add(file_version="brain.Event:2")
+        self._folder = folder
+        self._begin()
         # drops what files before this one say of later steps
         self.add(step=first_step, session_log={"status": SessionLog.START})
+
+    def _begin(self) -> None:
+        # TensorBoard reads files in the order of their names
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
+        self._file = self._folder.child(name)
+        self._content = bytearray()
+        self.add(file_version="brain.Event:2")
+        self._num_written = len(self._content)
 
     def add(self, **event: Any) -> None:
         from tensorboardX.proto.event_pb2 import Event
@@ -91,6 +101,8 @@ class _EventFile:
             self._content.clear()
         else:
             self._file.write_bytes(bytes(self._content))
+            if len(self._content) > _MAX_OBJECT_BYTES:
+                self._begin()
         self._num_written = len(self._content)
 
 

@@ -56,7 +56,7 @@ def measure_importance(location: Location, *, listener: Listener | None) -> dict
         IncompleteCheckpointError: there is no complete checkpoint.
         InputError: the data set does not fit the checkpoint's recipe.
     """
-    with opened_checkpoint(location, data_root=None) as opened:
+    with opened_checkpoint(location, data_root=None, with_slices=False) as opened:
         recipe = opened.recipe
         is_valid = has_split(recipe.data, split="valid")
         split: Split = "valid" if is_valid else final_split(recipe.data)

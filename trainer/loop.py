@@ -91,9 +91,7 @@ class _Training:
         self.num_steps = recipe.run.length(self.loader.steps_per_epoch)
         self.teller = Teller(listener, tasks=recipe.data.tasks, num_steps=self.num_steps)
         self.has_valid = has_split(recipe.data, split="valid")
-        self.stopping = EarlyStopping(
-            recipe.run.patience, has_valid=self.has_valid, group=self.group
-        )
+        self.stopping = EarlyStopping(recipe.run, has_valid=self.has_valid, group=self.group)
         self.checkpoints = Checkpoints(location, keep=recipe.checkpoint.keep, group=self.group)
         newest = newest_that_fits(
             self.checkpoints,
@@ -251,7 +249,7 @@ class _Training:
                 listener=self.teller.listener,
             )
 
-    def _validate(self) -> float:
+    def _validate(self) -> float | None:
         result = self._evaluate("valid")
         self._report(
             "valid",
@@ -263,8 +261,9 @@ class _Training:
         )
         score = selection_score(result.tasks, tasks=self.recipe.run.select_by)
         score = self.stopping.agreed(score)
-        selection = self.state.selection.after(score)
-        self.state = dataclasses.replace(self.state, selection=selection)
+        if score is not None:
+            selection = self.state.selection.after(score)
+            self.state = dataclasses.replace(self.state, selection=selection)
         return score
 
     def _save(self, *, score: float | None) -> Location:

@@ -70,9 +70,18 @@ class RunFolder:
             self.drop_importance()
             self.location.child(SUMMARY).delete()
 
-    def drop_importance(self) -> None:
-        """Takes the line that `add_importance` added out of `metrics.jsonl`."""
-        self._lines = [line for line in self._lines if "importance" not in json.loads(line)]
+    def drop_importance(self, *, unless_of: str | None = None) -> None:
+        """Takes the line that `add_importance` added out of `metrics.jsonl`.
+
+        Args:
+            unless_of: URI of the checkpoint whose line stays, wherever the run lies by now.
+        """
+        lines = [(line, json.loads(line).get("importance")) for line in self._lines]
+        self._lines = [
+            line
+            for line, found in lines
+            if found is None or (unless_of and _name(found["checkpoint"]) == _name(unless_of))
+        ]
 
     def flush(self) -> None:
         """Writes all reports."""
@@ -83,9 +92,14 @@ class RunFolder:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes `summary.json`, the last file of a run."""
+        self.drop_importance(unless_of=summary["checkpoint"])
         self.flush()
         if self._is_writer:
             self.location.child(SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def _name(uri: str) -> str:
+    return uri.rpartition("/")[2]
 
 
 def add_importance(run: Location, line: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from trainer.metrics import Curve
 
 # the most important features
 _MOST_BARS = 15
+_MOST_LETTERS = 30
 
 
 def calibration_panel(task: str, curve: Curve) -> Panel:
@@ -25,9 +26,14 @@ def calibration_panel(task: str, curve: Curve) -> Panel:
     )
 
 
+def _short(name: str) -> str:
+    """Of a feature, as long as a picture's width bears."""
+    return name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 1]}…"
+
+
 def importance_bars(task: str, found: dict[str, Any]) -> Bars:
     """What a task loses without a feature, of `measure_importance`."""
     features = sorted(found["features"].items(), key=lambda item: -item[1])[:_MOST_BARS]
     label = "rise of the loss" if found["metric"] == "loss" else "drop of the AUC"
-    names, values = [name for name, _ in features], [value for _, value in features]
+    names, values = [_short(name) for name, _ in features], [value for _, value in features]
     return Bars(task, names, values, x_label=label)

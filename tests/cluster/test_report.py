@@ -20,6 +20,7 @@ from tests.helpers.runs import interrupt_after, make_recipe
 from trainer.config import Recipe
 from trainer.loop import train
 from trainer.report.page import SECTIONS
+from trainer.run_folder import RunFolder
 
 
 def train_in(recipe: Recipe, env: dict[str, str]) -> None:
@@ -68,6 +69,8 @@ def test_a_run_is_reported_with_and_without_importance(tmp_path: Path) -> None:
     assert others == before
     assert set(found["importance"]["tasks"]) == {"click", "purchase", "watch"}
     assert "importance/click" in tags(run / "tensorboard" / "valid")
+    RunFolder(locate(str(run)), is_writer=True, resumed_step=6).reopen()
+    assert not (run / "summary.json").exists()
     recipe = make_recipe(tmp_path / "log", run, "run.eval_interval_steps=3", "run.num_steps=9")
     run_ranks(train, world_size=1, arguments={"recipe": recipe})
     assert [line["step"] for line in reports(run) if line["split"] == "valid"] == [3, 6, 9]

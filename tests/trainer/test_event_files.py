@@ -10,6 +10,7 @@ from tensorboardX.proto.event_pb2 import SessionLog
 
 from data_loaders.storage import Location, locate
 from tests.helpers.event_files import events_of
+from trainer import event_files
 from trainer.event_files import EventFiles
 from trainer.run_folder import RunFolder
 
@@ -96,6 +97,21 @@ def test_every_number_of_a_report_is_a_scalar(tmp_path: Any) -> None:
 def test_files_are_copied_to_object_storage(s3_root: str) -> None:
     """At every flush, whole."""
     check_all_scalars(f"{s3_root}/tensorboard")
+
+
+@pytest.mark.s3
+def test_objects_do_not_grow_without_end(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written whole at every flush; all that was added is in one of them."""
+    monkeypatch.setattr(event_files, "_MAX_OBJECT_BYTES", 1000)
+    run = locate(f"{s3_root}/tensorboard")
+    files = EventFiles(run, resumed_step=0)
+    for step in range(1, 21):
+        files.add(line(step))
+        files.flush()
+    objects = run.child("train").children()
+    assert 3 < len(objects) < 10
+    assert all(len(item.read_bytes()) < 1500 for item in objects)
+    assert {step for _, step in shown(run.child("train"))} == set(range(1, 21))
 
 
 def test_a_resumed_run_goes_on_where_its_checkpoint_was(tmp_path: Any) -> None:

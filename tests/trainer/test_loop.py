@@ -205,6 +205,31 @@ def test_only_tasks_that_are_named_choose_a_checkpoint(log: Path, tmp_path: Path
         train_on(make_recipe(log, tmp_path, "run.num_steps=4"), world_size=1)
     with pytest.raises(InputError, match=r"run\.select_by: no task buy; there are: click, "):
         make_recipe(log, tmp_path, "run.select_by=[buy]")
+    twice = make_recipe(log, tmp_path, "run.select_by=[purchase, click, purchase]")
+    assert twice == make_recipe(log, tmp_path, "run.select_by=[click, purchase]")
+
+
+@pytest.mark.parametrize("option", ["run.select_by=[purchase]", "run.patience=2", "run.seed=1"])
+def test_a_task_without_labels_on_valid_chooses_no_checkpoint(tmp_path: Path, option: str) -> None:
+    """Refused where a key asks for a choice; else there is no score, and the last one is taken."""
+    log, table = tmp_path / "log", toy_table(80, seed=50)
+    write_toy_log(log, splits={"train": TRAIN})
+    for name in ("purchase", "click", "watch") if "select_by" not in option else ("purchase",):
+        column = table.schema.get_field_index(name)
+        table = table.set_column(column, name, pa.nulls(len(table), table[name].type))
+    write_groups(log, split="valid", files=[[table]])
+    recipe = make_recipe(
+        log, tmp_path / "run", "run.num_steps=4", "run.eval_interval_steps=2", option
+    )
+    if "seed" in option:
+        train_on(recipe, world_size=2)
+        assert summary(tmp_path / "run")["checkpoint"].endswith("step-00000004")
+        return
+    tasks = "purchase" if "select_by" in option else "any task"
+    with pytest.raises(
+        InputError, match=f"valid/: no label of {tasks}, so no checkpoint is better"
+    ):
+        train_on(recipe, world_size=2)
 
 
 @pytest.mark.parametrize("select", ["best", "last"])
@@ -367,5 +392,5 @@ def test_a_task_without_labels_is_told_once(tmp_path: Path) -> None:
     [[note], []] = run_ranks(notes_of, world_size=2, arguments={"recipe": recipe})
     assert note == (
         "task watch: no label in the first 64 examples (column watch, where click is 1); "
-        "is it the right column?"
+        "is it so rare, or another column?"
     )

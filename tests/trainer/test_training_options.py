@@ -184,13 +184,16 @@ def test_a_run_without_progress_on_valid_stops_early(tmp_path: Path) -> None:
     assert summary(run)["steps"] == stop
     assert summary(run)["tasks"] == found["tasks"]
 
-    measured = {"split": "valid", "step": stop - 2, "importance": {"tasks": {}}}
-    add_importance(locate(str(run)), measured)
-    train_on(again, world_size=2)  # evaluated once more, it is still of this model
-    assert reports(run, split="valid")[-1] == measured
-    train_on(longer, world_size=2)
+    importance = {"checkpoint": f"moved/since/step-{stop - 2:08d}", "tasks": {}}
+    measured = {"split": "valid", "step": stop - 2, "importance": importance}
+    last = overfitting_recipe(log, run, "run.patience=2", "checkpoint.keep=20", "run.select=last")
+    for recipe in (last, longer):
+        add_importance(locate(str(run)), measured)
+        train_on(again, world_size=2)  # evaluated once more, it is still of this model
+        assert reports(run, split="valid")[-1] == measured
+        train_on(recipe, world_size=2)
+        assert measured not in reports(run, split="valid")
     assert summary(run)["steps"] == (stale_counts(whole).index(3) + 1)
-    assert measured not in reports(run, split="valid")
 
 
 @pytest.mark.slow
@@ -218,11 +221,12 @@ def test_options_may_change_when_a_run_goes_on(log: Path, tmp_path: Path) -> Non
     ]
 
 
-def test_patience_without_valid_is_refused(tmp_path: Path) -> None:
-    """There would be nothing to lose patience over."""
+@pytest.mark.parametrize("option", ["run.patience=2", "run.select_by=[click]"])
+def test_without_valid_nothing_is_chosen_by(tmp_path: Path, option: str) -> None:
+    """There would be nothing to lose patience over, or to compare."""
     log = write_toy_log(tmp_path / "log", splits={"train": TRAIN})
-    with pytest.raises(InputError, match=r"run\.patience: 2, but the data set has no valid/"):
-        train_on(make_recipe(log, tmp_path / "run", "run.patience=2"), world_size=1)
+    with pytest.raises(InputError, match=r"run\..*, but the data set has no valid/ to judge by"):
+        train_on(make_recipe(log, tmp_path / "run", option), world_size=1)
 
 
 def test_what_is_evaluated_again_is_the_average(log: Path, tmp_path: Path) -> None:
