@@ -102,7 +102,7 @@ def test_files_are_copied_to_object_storage(s3_root: str) -> None:
 @pytest.mark.s3
 def test_objects_do_not_grow_without_end(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are written whole at every flush; all that was added is in one of them."""
-    monkeypatch.setattr(event_files, "_MAX_OBJECT_BYTES", 1000)
+    monkeypatch.setattr(event_files, "_MAX_OBJECT_BYTES", 500)
     run = locate(f"{s3_root}/tensorboard")
     files = EventFiles(run, resumed_step=0)
     for step in range(1, 21):
@@ -110,7 +110,7 @@ def test_objects_do_not_grow_without_end(s3_root: str, monkeypatch: pytest.Monke
         files.flush()
     objects = run.child("train").children()
     assert 3 < len(objects) < 10
-    assert all(len(item.read_bytes()) < 1500 for item in objects)
+    assert all(len(item.read_bytes()) < 1000 for item in objects)
     assert {step for _, step in shown(run.child("train"))} == set(range(1, 21))
 
 
