@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from trainer.architectures.layers import tower
 from trainer.model_config import ModelConfig
 
 
@@ -48,10 +49,12 @@ class Concatenation(Interaction):
 
 
 class DotProducts(Interaction):
-    """The concatenation, and beside it the inner products of all pairs of id features.
+    """The concatenation, and beside it the inner products of all pairs of vectors.
 
-    The paper brings the dense features to a vector too, by a tower, and multiplies it with the
-    others; here they stay as they are, in the concatenation, which holds the vectors too.
+    One more vector is what a layer with ReLU makes of the dense features, if there are any; it
+    stands before the products. The paper hands on that vector and the products alone; here the
+    input stays in front of them: tables may be narrow, and few numbers hold less than many dense
+    features do.
 
     Source: Naumov et al., "Deep learning recommendation model for personalization and
         recommendation systems", arXiv 1906.00091, 2019, section 2.
@@ -62,16 +65,22 @@ class DotProducts(Interaction):
 
     def __init__(self, config: ModelConfig, *, widths: Sequence[int], num_dense: int) -> None:
         super().__init__()
-        first_P, second_P = torch.triu_indices(len(widths), len(widths), offset=1)
+        dense_widths = widths[:1] if num_dense else []
+        self.dense_tower: nn.Module | None = None
+        if num_dense:
+            self.dense_tower = tower(num_dense, dense_widths, dropout=config.dropout)
+        num_vectors = len(widths) + len(dense_widths)
+        first_P, second_P = torch.triu_indices(num_vectors, num_vectors, offset=1)
         self.register_buffer("first_P", first_P, persistent=False)
         self.register_buffer("second_P", second_P, persistent=False)
-        self.output_width = sum(widths) + num_dense + len(first_P)
+        self.output_width = sum(widths) + num_dense + sum(dense_widths) + len(first_P)
 
     def forward(self, vectors: Sequence[Tensor], dense_BD: Tensor) -> Tensor:
-        vectors_BFW = torch.stack(list(vectors), dim=1)
+        of_dense = [] if self.dense_tower is None else [self.dense_tower(dense_BD)]
+        vectors_BFW = torch.stack([*vectors, *of_dense], dim=1)
         products_BFF = torch.bmm(vectors_BFW, vectors_BFW.transpose(1, 2))
         products_BP = products_BFF[:, self.first_P, self.second_P]
-        return torch.cat([*vectors, dense_BD, products_BP], dim=1)
+        return torch.cat([*vectors, dense_BD, *of_dense, products_BP], dim=1)
 
 
 class CrossLayers(Interaction):

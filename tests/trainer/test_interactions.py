@@ -21,15 +21,17 @@ from trainer.recipe_file import build_recipe
 NUM_EXAMPLES, WIDTH, NUM_DENSE = 4, 3, 2
 
 
-def draw(word: str, *, num_vectors: int = 4, **options: Any) -> tuple[Interaction, list[Tensor]]:
+def draw(
+    word: str, *, num_vectors: int = 4, num_dense: int = NUM_DENSE, **options: Any
+) -> tuple[Interaction, list[Tensor]]:
     """The interaction, and the vectors and dense features that it reads, in float64."""
     torch.manual_seed(2)
     config = SharedBottomConfig(interaction=word, **options)  # type: ignore[arg-type]
     widths = [WIDTH] * num_vectors
-    interaction = build_interaction(config, widths=widths, num_dense=NUM_DENSE).double()
+    interaction = build_interaction(config, widths=widths, num_dense=num_dense).double()
     for item in interaction.parameters():
         nn.init.normal_(item, std=0.5)
-    shapes = [*widths, NUM_DENSE]
+    shapes = [*widths, num_dense]
     return interaction, [torch.randn(NUM_EXAMPLES, n, dtype=torch.float64) for n in shapes]
 
 
@@ -59,18 +61,59 @@ def test_the_input_stays_as_it_is(word: str) -> None:
     torch.testing.assert_close(result(interaction, columns)[:, : plain_BX.shape[1]], plain_BX)
 
 
-def test_dot_multiplies_each_pair_of_vectors_once() -> None:
-    """Not a vector with itself."""
-    interaction, columns = draw("dot")
-    found_BI = result(interaction, columns)
-    *vectors, _ = columns
+@pytest.mark.parametrize("num_dense", [0, NUM_DENSE])
+def test_dot_multiplies_each_pair_of_vectors_once(num_dense: int) -> None:
+    """Not a vector with itself; dense features are one more vector. Gradients, too."""
+    interaction, columns = draw("dot", num_dense=num_dense)
+    learned = [*columns, *interaction.parameters()]
+    for item in learned:
+        item.requires_grad_()
+    *vectors, dense_BD = columns
+    found_BI = interaction(vectors, dense_BD)
+    assert found_BI.shape == (NUM_EXAMPLES, interaction.output_width)
+    rows = []
     for example in range(NUM_EXAMPLES):
+        of_example = [list(vector[example]) for vector in vectors]
+        dense = list(dense_BD[example])
+        plain = [number for vector in of_example for number in vector] + dense
+        if num_dense:
+            of_example.append(relu_layer(dense, *interaction.parameters()))
+            plain += of_example[-1]
         products = [
-            sum(float(a * b) for a, b in zip(one[example], two[example], strict=True))
-            for index, one in enumerate(vectors)
-            for two in vectors[index + 1 :]
+            sum(a * b for a, b in zip(one, two, strict=True))
+            for index, one in enumerate(of_example)
+            for two in of_example[index + 1 :]
         ]
-        np.testing.assert_allclose(found_BI[example, 4 * WIDTH + NUM_DENSE :], products)
+        rows.append(torch.stack([*plain, *products]))
+    expected_BI = torch.stack(rows)
+    torch.testing.assert_close(found_BI, expected_BI)
+    # numbers of their own, so that no two columns can stand for each other
+    weights_BI = torch.randn(found_BI.shape, dtype=torch.float64)
+    found, expected = (
+        torch.autograd.grad((result_BI * weights_BI).sum(), learned, materialize_grads=True)
+        for result_BI in (found_BI, expected_BI)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def relu_layer(numbers: list[Tensor], weight: Tensor, bias: Tensor) -> list[Tensor]:
+    """A linear layer and ReLU, number by number."""
+    outputs = []
+    for row, first in zip(weight, bias, strict=True):
+        total = first + sum(a * b for a, b in zip(row, numbers, strict=True))
+        outputs.append(total if total > 0 else 0 * total)
+    return outputs
+
+
+def test_dot_without_dense_features_learns_nothing_of_its_own() -> None:
+    """Nor does it draw numbers: the towers behind it begin as with any other interaction."""
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    interaction = build_interaction(
+        SharedBottomConfig(interaction="dot"), widths=[WIDTH] * 4, num_dense=0
+    )
+    assert interaction.state_dict() == {}
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_fm_sums_the_products_of_all_pairs() -> None:
