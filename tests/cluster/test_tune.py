@@ -24,8 +24,10 @@ from trainer.config import Recipe
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
+# a trial that warms up for so long learns nothing
 SPACE = """
-optimizer.dense.learning_rate: {loguniform: [1.0e-4, 0.1]}
+optimizer.dense.learning_rate: {loguniform: [0.01, 0.1]}
+optimizer.schedule.warmup_steps: {choice: [0, 1000000000]}
 model.dropout: {choice: [0.0, 0.3]}
 """
 
@@ -56,10 +58,11 @@ def record(path: Path) -> Any:
 
 
 def test_a_search_goes_on_after_an_interruption(folder: Path) -> None:
-    """Trials that had ended are not run again, one that had begun goes on; the best by its own
-    validations is written as a recipe.
+    """Trials that had ended are not run again, one that had begun goes on; those that learn nothing
+    are stopped at the first validation past 12 percent; the best by its own validations is written
+    as a recipe.
     """
-    arguments = ["run.num_steps=10", "run.eval_interval_steps=1", "--trials", "4"]
+    arguments = ["run.num_steps=10", "run.eval_interval_steps=1", "--trials", "4", "--seed", "5"]
     trials = folder / "search" / "trials"
     first = start(folder, *arguments)
     deadline = time.monotonic() + 240
@@ -87,6 +90,9 @@ def test_a_search_goes_on_after_an_interruption(folder: Path) -> None:
             trial["state"] == "complete"
         )
     assert any(trial["state"] == "complete" for trial in ended)
+    hopeless = [bool(trial["values"]["optimizer.schedule.warmup_steps"]) for trial in ended]
+    assert hopeless == [False, False, True, True]  # as that seed draws
+    assert [(trial["state"], trial["step"]) for trial in ended[2:]] == [("stopped", 2)] * 2
     best = max(ended, key=lambda trial: (trial["score"], -trial["index"]))
     recipe = Recipe.model_validate(yaml.safe_load((folder / "search" / "best.yaml").read_text()))
     assert recipe.optimizer.dense.learning_rate == best["values"]["optimizer.dense.learning_rate"]

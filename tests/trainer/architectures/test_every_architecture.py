@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.helpers.logs import toy_recipe, write_toy_log
 from tests.helpers.ranks import run_ranks
 from trainer.architectures import ARCHITECTURES, build_architecture
 from trainer.architectures.architecture import Architecture, Inputs, Sizes
+from trainer.architectures.gated import GatedTower
+from trainer.architectures.layers import Experts
 from trainer.loop import train
 from trainer.model_config import AnyModel
 from trainer.recipe_errors import choices
@@ -46,11 +48,11 @@ def options(word: str) -> dict[str, Any]:
     return {"architecture": word, **widths, "task_tower": [16], **OPTIONS.get(word, {})}
 
 
-def make(word: str) -> tuple[Architecture, Inputs]:
+def make(word: str, **more: Any) -> tuple[Architecture, Inputs]:
     torch.manual_seed(0)
     sizes = Sizes(input_width=WIDTH, tasks=TASKS, num_outputs=(1, 1, 2), gate_width=GATE_WIDTH)
     architecture = build_architecture(
-        choices(AnyModel)[word].model_validate(options(word)), sizes=sizes
+        choices(AnyModel)[word].model_validate(options(word) | more), sizes=sizes
     ).double()
 
     def drawn(width: int) -> Tensor:
@@ -112,13 +114,16 @@ def test_any_two_tasks_read_something_that_both_can_change(word: str) -> None:
 
 @pytest.mark.parametrize("word", sorted(ARCHITECTURES))
 def test_gates_are_observed_when_asked_for(word: str) -> None:
-    """What each tower's gate gives the experts, without a way for gradients; nothing otherwise."""
+    """What each tower's gate gives the experts, without a way for gradients; nothing otherwise,
+    and nothing where there are no experts.
+    """
     architecture, inputs = make(word)
     outputs_of(architecture, inputs)
     assert architecture.observed_gates == ()
     architecture.is_observed = True
     outputs_of(architecture, inputs)
-    assert len(architecture.observed_gates) in (0, len(TASKS))
+    num_gates = len(TASKS) if "expert_tower" in options(word) else 0
+    assert len(architecture.observed_gates) == num_gates
     for gate_BN in architecture.observed_gates:
         assert len(gate_BN) == NUM_EXAMPLES
         assert not gate_BN.requires_grad
@@ -180,6 +185,39 @@ def test_examples_do_not_see_each_other(word: str) -> None:
 
 def outputs_of(architecture: Architecture, inputs: Inputs) -> list[Tensor]:
     return architecture.outputs([architecture.shared(inputs)] * len(TASKS), inputs=inputs)
+
+
+def layered(architecture: Architecture) -> dict[str, nn.Module]:
+    """Towers and experts, by their names; gates drop nothing."""
+    return {
+        name: module
+        for name, module in architecture.named_modules()
+        if isinstance(module, (Experts, GatedTower))
+        or (isinstance(module, nn.Sequential) and "gate" not in name)
+    }
+
+
+def results(architecture: Architecture, inputs: Inputs) -> Tensor:
+    """Outputs and extra losses side by side."""
+    copies = [architecture.shared(inputs)] * len(TASKS)
+    outputs = architecture.outputs(copies, inputs=inputs)
+    labels_BT = torch.ones(NUM_EXAMPLES, len(TASKS), dtype=torch.float64)
+    extra_BT = architecture.extra_losses(outputs, copies=copies, labels_BT=labels_BT)
+    return torch.cat(outputs if extra_BT is None else [*outputs, extra_BT], dim=1)
+
+
+@pytest.mark.parametrize("word", sorted(ARCHITECTURES))
+def test_dropout_acts_in_training_in_every_tower_and_expert(word: str) -> None:
+    """In each by itself, all others as they evaluate; in evaluation nothing is drawn."""
+    architecture, inputs = make(word, dropout=0.5)
+    architecture.eval()
+    assert torch.equal(results(architecture, inputs), results(architecture, inputs))
+    parts = layered(architecture)
+    assert parts
+    for name, part in parts.items():
+        part.train()
+        assert not torch.equal(results(architecture, inputs), results(architecture, inputs)), name
+        part.eval()
 
 
 @pytest.mark.parametrize("word", sorted(ARCHITECTURES))

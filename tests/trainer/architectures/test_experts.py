@@ -1,4 +1,4 @@
-"""Architectures of experts against loops over single examples, in float64."""
+"""Architectures of experts, and a shared bottom, against loops over examples, in float64."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.trainer.architectures.drawn import copies_and_outputs, draw
 from trainer.architectures import build_architecture
 from trainer.architectures.architecture import Architecture, Inputs, Sizes
 from trainer.architectures.dselect_k import DselectK, entropy, smooth_step
@@ -18,6 +19,7 @@ from trainer.architectures.home import Home
 from trainer.architectures.layers import Experts
 from trainer.architectures.mmoe import Mmoe, Omoe
 from trainer.architectures.ple import Ple
+from trainer.architectures.shared_bottom import SharedBottom
 from trainer.architectures.stem import Stem
 from trainer.model_config import AnyModel
 from trainer.recipe_errors import choices
@@ -249,6 +251,35 @@ def test_batches_are_what_loops_over_examples_compute(
         sum(item.sin().sum() for item in expected), inputs.shared_BI
     )
     torch.testing.assert_close(gradient, wanted_gradient)
+
+
+def naive_bottom(model: SharedBottom, vector: Tensor, task: int) -> Tensor:
+    """With ReLU behind every layer but the last."""
+    modules = [*model.bottom.modules(), *model.towers[task].modules()]
+    layers = [item for item in modules if isinstance(item, nn.Linear)]
+    assert [layer.out_features for layer in layers] == [6, 5, 4, 3, 1]
+    for layer in layers:
+        vector = (layer.weight * vector).sum(1) + layer.bias
+        vector = vector if layer is layers[-1] else vector.clamp(min=0)
+    return vector
+
+
+def test_a_shared_bottom_is_what_a_loop_over_examples_computes() -> None:
+    """Outputs, and their gradients with respect to the input and to every parameter."""
+    model, inputs = draw("shared_bottom", tasks=TASKS, shared_tower=[6, 5], task_tower=[4, 3])
+    assert isinstance(model, SharedBottom)
+    leaves = [inputs.shared_BI.requires_grad_(), *model.parameters()]
+    _, found = copies_and_outputs(model, inputs, num_tasks=len(TASKS))
+    expected = [
+        torch.stack([naive_bottom(model, vector, task) for vector in inputs.shared_BI])
+        for task in range(len(TASKS))
+    ]
+    torch.testing.assert_close(found, expected)
+    slopes, wanted_slopes = (
+        torch.autograd.grad(torch.stack(outputs).sin().sum(), leaves)
+        for outputs in (found, expected)
+    )
+    torch.testing.assert_close(slopes, wanted_slopes)
 
 
 def test_a_step_is_smooth_and_ends() -> None:

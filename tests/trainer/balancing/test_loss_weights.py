@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -30,14 +31,14 @@ def drawn_losses(step: int, *, num_tasks: int = 3) -> Tensor:
 
 def test_uncertainty_is_the_papers_loss() -> None:
     """Equation 10 for the binary task, equation 7 for the regression."""
-    balancer = make("uncertainty", num_tasks=2)
-    variances = (0.7, 3.0)
+    balancer = make("uncertainty", num_tasks=2).double()
+    variances_T = torch.tensor([0.7, 3.0], dtype=torch.float64)
     with torch.no_grad():
-        balancer.log_variances_T.copy_(torch.tensor(variances).log())
-    losses_T = torch.tensor([0.4, 1.9])
+        balancer.log_variances_T.copy_(variances_T.log())
+    losses_T = torch.tensor([0.4, 1.9], dtype=torch.float64)
     total = balancer.total_loss(losses_T, means_T=losses_T)
     expected = 0.4 / 0.7 + math.log(0.7) / 2 + 1.9 / (2 * 3.0) + math.log(3.0) / 2
-    torch.testing.assert_close(total.item(), expected)
+    assert total.item() == pytest.approx(expected, abs=1e-14)
 
 
 def test_uncertainty_takes_hubers_loss_for_the_half_of_a_squared_error() -> None:
@@ -60,12 +61,13 @@ def test_uncertainty_takes_hubers_loss_for_the_half_of_a_squared_error() -> None
 
 def test_uncertainty_comes_to_rest_at_the_tasks_losses() -> None:
     """A regression's variance at its squared error, a binary task's at twice its cross-entropy."""
-    balancer = make("uncertainty", num_tasks=2)
-    losses_T = torch.tensor([0.4, 1.9])
+    balancer = make("uncertainty", num_tasks=2).double()
+    losses_T = torch.tensor([0.4, 1.9], dtype=torch.float64)
     with torch.no_grad():
-        balancer.log_variances_T.copy_(torch.tensor([0.8, 1.9]).log())
+        balancer.log_variances_T.copy_(torch.tensor([0.8, 1.9], dtype=torch.float64).log())
     balancer.total_loss(losses_T, means_T=losses_T).backward()
-    torch.testing.assert_close(balancer.log_variances_T.grad, torch.zeros(2), atol=1e-6, rtol=0)
+    gradient_T = balancer.log_variances_T.grad
+    torch.testing.assert_close(gradient_T, torch.zeros_like(losses_T), atol=1e-15, rtol=0)
 
 
 def test_rlw_weights_are_a_softmax_that_sums_to_the_number_of_tasks() -> None:
@@ -142,11 +144,13 @@ def test_famo_turns_to_the_task_that_gains_least() -> None:
 
 def test_imtl_scales_losses_to_the_same_size() -> None:
     """exp(s) L - s comes to rest where exp(s) L is 1."""
-    balancer = make("imtl", num_tasks=2)
-    losses_T = torch.tensor([0.25, 4.0])
+    balancer = make("imtl", num_tasks=2).double()
+    losses_T = torch.tensor([0.3, 1.9], dtype=torch.float64)
     with torch.no_grad():
-        balancer.log_scales_T.copy_(torch.tensor([4.0, 0.25]).log())
+        balancer.log_scales_T.copy_(-losses_T.log())
     total = balancer.total_loss(losses_T, means_T=losses_T)
     total.backward()
-    torch.testing.assert_close(total.item(), 2.0)  # the two logarithms cancel out
-    torch.testing.assert_close(balancer.log_scales_T.grad, torch.zeros(2))
+    expected = 2 + math.log(0.3) + math.log(1.9)
+    assert total.item() == pytest.approx(expected, abs=1e-14)
+    gradient_T = balancer.log_scales_T.grad
+    torch.testing.assert_close(gradient_T, torch.zeros_like(losses_T), atol=1e-15, rtol=0)
