@@ -43,7 +43,7 @@ bench: setup
 	$(BIN)/polytower bench step --out $(SMOKE)/step.json
 
 accuracy: setup  ## docs/accuracy.md, from raw files in $(SOURCE): hours
-	$(BIN)/polytower bench accuracy --source $(SOURCE) --out $(SMOKE)/accuracy --report docs/accuracy.md
+	$(BIN)/polytower bench accuracy --source $(SOURCE) --out runs/accuracy --report docs/accuracy.md
 
 s3-server:  ## a real S3 server on loopback (Debian, root), for the tests with marker s3
 	tests/helpers/s3_server.sh start .s3

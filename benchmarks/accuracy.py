@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib import resources
@@ -26,9 +26,10 @@ from pydantic import Field, ValidationError, model_validator
 from data_loaders.config import Section
 from data_loaders.errors import InputError, did_you_mean
 from data_loaders.public.datasets import prepare
-from data_loaders.storage import locate
+from data_loaders.storage import Location, locate
 from data_loaders.synthetic import generate
 from trainer.config import Recipe
+from trainer.manifest import read_manifest
 from trainer.recipe_file import dump_recipe, flat_keys, load_recipe
 from trainer.run_folder import read_summary
 
@@ -72,6 +73,9 @@ class Experiment(Section):
         variants: by name.
         published: what others reached, by their name and task.
         goals: by task.
+        baseline: of `correlations`, the variant that the others' gaps are measured from.
+        stuck_from: of `correlations`, the metric from which on a task has learned next to nothing;
+            gaps are of the others.
     """
 
     title: str
@@ -91,6 +95,8 @@ class Experiment(Section):
     variants: dict[str, Variant] = Field(min_length=1)
     published: dict[str, dict[str, float]] = Field(default_factory=dict)
     goals: dict[str, float] = Field(default_factory=dict)
+    baseline: str | None = None
+    stuck_from: float | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Experiment:
@@ -151,6 +157,20 @@ def read_experiments(names: Sequence[str] = ()) -> dict[str, Experiment]:
     return {name: item for name, item in found.items() if not names or name in names}
 
 
+def with_variants(experiment: Experiment, names: Collection[str]) -> Experiment:
+    """Only those rows of the table.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    for name in names:
+        if name not in experiment.variants:
+            known = did_you_mean(name, experiment.variants)
+            raise InputError(f"{name}: no such variant of this experiment; {known}")
+    chosen = {name: item for name, item in experiment.variants.items() if name in names}
+    return experiment.model_copy(update={"variants": chosen}) if names else experiment
+
+
 def run_experiments(
     experiments: Mapping[str, Experiment],
     *,
@@ -169,7 +189,8 @@ def run_experiments(
         num_parallel: runs at once; one per core by default.
 
     Returns:
-        what `accuracy.json` holds: for each experiment, variant and task its metric, by seed.
+        what `accuracy.json` holds: for each experiment, variant and task its metric on test, by
+        seed, and `valid`: for each variant the scores that chose the checkpoints.
 
     Raises:
         InputError: raw files are missing, or a run failed; what is complete stays.
@@ -272,25 +293,39 @@ def _train(run: Run) -> None:
 
 
 def _gathered(experiment: Experiment, *, runs: Sequence[Run], name: str) -> dict[str, Any]:
-    """Each variant's metric on test, by task, in the order of seeds."""
+    """Each variant's metric on test, by task, and score on valid, in the order of seeds."""
     variants: dict[str, dict[str, list[float]]] = {}
+    valid: dict[str, list[float | None]] = {}
     best: dict[str, float] = {}
     for run in runs:
         if run.experiment != name:
             continue
-        tasks = read_summary(locate(run.folder))["tasks"]
-        for task, metrics in tasks.items():
+        folder = locate(run.folder)
+        summary = read_summary(folder)
+        valid.setdefault(run.variant, []).append(_score(folder, summary["checkpoint"]))
+        for task, metrics in summary["tasks"].items():
             metric = experiment.metric_of(task)
             if metrics.get(metric) is None:
                 continue
             variants.setdefault(run.variant, {}).setdefault(task, []).append(metrics[metric])
             if metrics.get(f"best_{metric}") is not None:
                 best[task] = metrics[f"best_{metric}"]
-    return {"metric": experiment.metric, "variants": variants, "best": best}
+    return {"metric": experiment.metric, "variants": variants, "valid": valid, "best": best}
+
+
+def _score(run: Location, checkpoint: str) -> float | None:
+    """On valid, of a run's checkpoint, wherever the run lies by now."""
+    name = checkpoint.rpartition("/")[2]
+    return read_manifest(run.child("checkpoints").child(name)).score
 
 
 def write_results(results: Mapping[str, Any], path: Path) -> None:
-    """Writes them as JSON; results of experiments that were not run stay."""
+    """Writes them as JSON; results of experiments and variants that were not run stay."""
     known = json.loads(path.read_text()) if path.exists() else {}
+    for name, result in results.items():
+        before = known.get(name, {})
+        known[name] = result | {
+            key: before.get(key, {}) | result[key] for key in ("variants", "valid", "best")
+        }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(known | dict(results), indent=1) + "\n")
+    path.write_text(json.dumps(known, indent=1) + "\n")

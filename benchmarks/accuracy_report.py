@@ -16,9 +16,11 @@ from benchmarks.accuracy import Experiment
 
 HEAD = """# Accuracy
 
-Every figure is on test, of a checkpoint chosen on valid. `make accuracy` writes them all; the
-command above a table writes that table. Mean over the seeds, and their standard deviation. Bold is
-the best of ours; a figure in brackets is what somebody else published or reached.
+Every figure is on test, of a checkpoint chosen on valid; where there is no valid, of the last one.
+`make accuracy` writes them all; the command above a table writes that table, and with
+`--variant ROW` a row of it. Mean over the seeds, and their standard deviation; the column
+`on valid` has the mean of the scores that chose the checkpoints. Bold is the best of ours; a figure
+in brackets is what somebody else published or reached.
 """
 USUAL_SEEDS = 5  # of `polytower bench accuracy`
 
@@ -70,57 +72,81 @@ def _section(
         yield f"{experiment.text.strip()}\n"
     seeds = "" if num_seeds == USUAL_SEEDS else f" --seeds {num_seeds}"
     yield f"`polytower bench accuracy {name}{seeds}`, {num_seeds} seed{'s' * (num_seeds > 1)}\n"
+    yield f"{_recipe(experiment)}\n"
     yield from table
     yield f"\n![{experiment.title}](accuracy/{name}.svg)\n"
 
 
+def _recipe(experiment: Experiment) -> str:
+    """What all rows have in common."""
+    overrides = [f"`{text}`" for text in experiment.overrides]
+    if experiment.table_dim is not None:
+        overrides.append(f"`dim: {experiment.table_dim}` of all tables")
+    with_them = f" with {', '.join(overrides)}" if overrides else ""
+    return f"Recipe `{experiment.recipe}`{with_them}; in each row also what differs."
+
+
 def _task_table(experiment: Experiment, result: Mapping[str, Any]) -> Iterator[str]:
     """A row for each variant, a column for each task."""
-    variants = result["variants"]
+    variants = _known_variants(experiment, result)
     tasks = list(next(iter(variants.values())))
     titles = [
         f"{task} ({metric})" if (metric := experiment.metric_of(task)) != result["metric"] else task
         for task in tasks
     ]
-    yield f"| {result['metric']} | {' | '.join(titles)} | what differs |"
-    yield f"|---|{'---|' * len(tasks)}---|"
+    yield f"| {result['metric']} | {' | '.join(titles)} | on valid | what differs |"
+    yield f"|---|{'---|' * (len(tasks) + 2)}"
     best = {task: _best(variants, task, metric=experiment.metric_of(task)) for task in tasks}
     for variant, values in variants.items():
         cells = []
         for task in tasks:
             text = _mean_and_spread(values[task])
             cells.append(f"**{text}**" if variant == best[task] else text)
+        cells.append(_mean_on_valid(result["valid"][variant]))
         yield f"| {variant} | {' | '.join(cells)} | {_what_differs(experiment, variant)} |"
     for author, figures in experiment.published.items():
         cells = [f"({figures[task]:.4f})" if task in figures else "" for task in tasks]
-        yield f"| {author} | {' | '.join(cells)} | |"
+        yield f"| {author} | {' | '.join(cells)} | | |"
     if result["best"]:
         cells = [f"{result['best'][task]:.4f}" if task in result["best"] else "" for task in tasks]
-        yield f"| best possible | {' | '.join(cells)} | the truth that drew the labels |"
+        yield f"| best possible | {' | '.join(cells)} | | the truth that drew the labels |"
         cells = [
             f"{abs(result['best'][task] - np.mean(variants[best[task]][task])):.4f}"
             if task in result["best"]
             else ""
             for task in tasks
         ]
-        yield f"| distance | {' | '.join(cells)} | of the best of ours |"
+        yield f"| distance | {' | '.join(cells)} | | of the best of ours |"
     if experiment.goals:
         cells = [
             f"{experiment.goals[task]:.4f}" if task in experiment.goals else "" for task in tasks
         ]
-        yield f"| goal | {' | '.join(cells)} | |"
+        yield f"| goal | {' | '.join(cells)} | | |"
+
+
+def _known_variants(experiment: Experiment, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that have results, in the experiment's order."""
+    return {
+        name: result["variants"][name] for name in experiment.variants if name in result["variants"]
+    }
+
+
+def _mean_on_valid(scores_S: Sequence[float | None]) -> str:
+    found = [score for score in scores_S if score is not None]
+    return f"{np.mean(found):.4f}" if found else ""
 
 
 def _what_differs(experiment: Experiment, variant: str) -> str:
     item = experiment.variants[variant]
-    return item.note or ", ".join(f"`{text}`" for text in item.overrides)
+    overrides = ", ".join(f"`{text}`" for text in item.overrides)
+    return "; ".join(text for text in (overrides, item.note) if text)
 
 
 def _curves_table(
     experiment: Experiment, results: Mapping[float, Mapping[str, Any]]
 ) -> Iterator[str]:
     """A row for each correlation, a column for each variant; both tasks count alike."""
-    variants = list(next(iter(results.values()))["variants"])
+    variants = list(_known_variants(experiment, next(iter(results.values()))))
     yield f"| {experiment.metric} | {' | '.join(variants)} | best possible |"
     yield f"|---|{'---|' * len(variants)}---|"
     for correlation, result in results.items():
@@ -138,6 +164,37 @@ def _curves_table(
         yield f"| correlation {correlation:g} | {' | '.join(cells)} | {possible} |"
     cells = [_what_differs(experiment, variant) for variant in variants]
     yield f"| what differs | {' | '.join(cells)} | the truth that drew the labels |"
+    if experiment.baseline is not None:
+        yield from _gap_table(experiment, results, variants)
+
+
+def _gap_table(
+    experiment: Experiment, results: Mapping[float, Mapping[str, Any]], variants: Sequence[str]
+) -> Iterator[str]:
+    """How much lower the metric is than the baseline's, over the tasks that were learned."""
+    assert experiment.baseline is not None
+    yield (
+        f"\nHow far below `{experiment.baseline}`, in the mean of the tasks with less than "
+        f"{experiment.stuck_from}; in brackets how many have more.\n"
+    )
+    yield f"| gap | {' | '.join(variants)} |"
+    yield f"|---|{'---|' * len(variants)}"
+    for correlation, result in results.items():
+        learned = {variant: _learned(experiment, result, variant) for variant in variants}
+        base = learned[experiment.baseline].mean()
+        cells = []
+        for variant, values in learned.items():
+            total = _of_all_tasks(result, variant).size
+            cells.append(f"{base - values.mean():.4f} ({total - values.size} of {total})")
+        yield f"| correlation {correlation:g} | {' | '.join(cells)} |"
+
+
+def _learned(
+    experiment: Experiment, result: Mapping[str, Any], variant: str
+) -> npt.NDArray[np.float64]:
+    """The metric of each task and seed that has learned its task."""
+    values = _of_all_tasks(result, variant).ravel()
+    return values[values < experiment.stuck_from] if experiment.stuck_from else values
 
 
 def _of_all_tasks(result: Mapping[str, Any], variant: str) -> npt.NDArray[np.float64]:
@@ -158,7 +215,7 @@ def _best(variants: Mapping[str, Any], task: str, *, metric: str) -> str:
 def _plot(result: Mapping[str, Any], *, experiment: Experiment, path: Path) -> None:
     """A panel per task: a dot for each seed, a line at each mean; what others reached dashed."""
     pyplot = _pyplot()
-    variants = result["variants"]
+    variants = _known_variants(experiment, result)
     tasks = list(next(iter(variants.values())))
     figure, axes = pyplot.subplots(
         1,
@@ -193,10 +250,16 @@ def _plot(result: Mapping[str, Any], *, experiment: Experiment, path: Path) -> N
 def _plot_curves(
     results: Mapping[float, Mapping[str, Any]], *, experiment: Experiment, path: Path
 ) -> None:
-    """A dot for each task of each run, a line through each variant's medians."""
+    """A dot for each task of each run, a line through each variant's medians; beside it the gaps
+    from the baseline.
+    """
     pyplot = _pyplot()
-    variants = list(next(iter(results.values()))["variants"])
-    figure, axis = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    variants = list(_known_variants(experiment, next(iter(results.values()))))
+    has_gaps = experiment.baseline is not None
+    figure, axes = pyplot.subplots(
+        1, 1 + has_gaps, figsize=(7 + 4 * has_gaps, 4), squeeze=False, layout="constrained"
+    )
+    axis = axes[0][0]
     step = 0.08 * float(np.diff(sorted(results)).min(initial=1.0))  # between variants' dots
     for index, variant in enumerate(variants):
         shift, color = (index - (len(variants) - 1) / 2) * step, f"C{index}"
@@ -205,6 +268,13 @@ def _plot_curves(
             axis.scatter([place + shift] * len(dots), dots, s=9, alpha=0.4, color=color)
         medians = [np.median(dots) for dots in values]
         axis.plot(list(results), medians, marker="_", color=color, label=f"{variant}, median")
+        if has_gaps and variant != experiment.baseline:
+            gaps = [
+                _learned(experiment, result, str(experiment.baseline)).mean()
+                - _learned(experiment, result, variant).mean()
+                for result in results.values()
+            ]
+            axes[0][1].plot(list(results), gaps, marker="o", color=color)
     possible = {value: result["best"] for value, result in results.items() if result["best"]}
     if possible:
         heights = [np.mean(list(best.values())) for best in possible.values()]
@@ -213,6 +283,13 @@ def _plot_curves(
     axis.set_xticks(list(results))
     axis.set_yscale("log")
     axis.set_ylabel(f"{experiment.metric} of a task")
+    if has_gaps:
+        gap = axes[0][1]
+        gap.axhline(0, color="black", linewidth=0.6)
+        gap.set_xlabel(axis.get_xlabel())
+        gap.set_xticks(list(results))
+        gap.set_ylabel(f"gap from {experiment.baseline}, tasks below {experiment.stuck_from}")
+        gap.grid(alpha=0.3)
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, metadata={"Date": None})

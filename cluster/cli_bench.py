@@ -153,6 +153,9 @@ def accuracy(
     out: Annotated[Path, typer.Option(help="data sets and runs; what is complete there stays")] = (
         Path("runs/accuracy")
     ),
+    variant: Annotated[
+        list[str] | None, typer.Option(help="a row of the table, may be given again; else all rows")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="of each variant")] = 5,
     parallel: Annotated[
         int | None, typer.Option(min=1, help="runs at once; one per core by default")
@@ -164,13 +167,21 @@ def accuracy(
     """The accuracy table: every variant, several seeds, chosen on valid and judged on test."""
     import json
 
-    from benchmarks.accuracy import read_experiments, run_experiments, write_results
+    from benchmarks.accuracy import (
+        read_experiments,
+        run_experiments,
+        with_variants,
+        write_results,
+    )
     from benchmarks.accuracy_report import write_accuracy_report
     from cluster.display import phases_progress
     from trainer.runtime import prepare_environment
 
     prepare_environment()
-    chosen = read_experiments(experiments or [])
+    chosen = {
+        name: with_variants(item, variant or [])
+        for name, item in read_experiments(experiments or []).items()
+    }
     with phases_progress() as on_progress:
         results = run_experiments(
             chosen,

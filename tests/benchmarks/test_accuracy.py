@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks.accuracy import Experiment, read_experiments, run_experiments, write_results
+from benchmarks.accuracy import (
+    Experiment,
+    read_experiments,
+    run_experiments,
+    with_variants,
+    write_results,
+)
 from benchmarks.accuracy_report import write_accuracy_report
 from data_loaders.errors import InputError
 from trainer.recipe_file import load_recipe
@@ -23,7 +29,7 @@ EXPERIMENT = Experiment.model_validate(
         "overrides": ["run.num_epochs=1", "data.batch_size=256", "run.max_auc_gap=null"],
         "variants": {
             "shared_bottom": {"note": "the baseline"},
-            "mmoe": {"overrides": ["model.architecture=mmoe"]},
+            "mmoe": {"overrides": ["model.architecture=mmoe"], "note": "more experts"},
         },
         "published": {"somebody": {"like": 0.7}},
     }
@@ -32,7 +38,8 @@ EXPERIMENT = Experiment.model_validate(
 
 def result(values: dict[str, list[float]]) -> dict[str, Any]:
     variants = {name: {"like": seeds} for name, seeds in values.items()}
-    return {"metric": "auc", "variants": variants, "best": {"like": 0.8}}
+    valid = {"shared_bottom": [0.5, 0.7], "mmoe": [None]}
+    return {"metric": "auc", "variants": variants, "valid": valid, "best": {"like": 0.8}}
 
 
 def test_every_shipped_experiment_is_a_recipe_with_its_variants() -> None:
@@ -91,9 +98,11 @@ def test_the_report_has_means_spreads_and_the_best_in_bold(tmp_path: Path) -> No
     """Beside what others published, the truth, and a plot; the same results give the same bytes."""
     results = {"toy": result({"shared_bottom": [0.70, 0.72], "mmoe": [0.74, 0.75]})}
     text = written_twice(results, experiment=EXPERIMENT, folder=tmp_path)
-    assert "| shared_bottom | 0.7100 ± 0.0141 | the baseline |" in text
-    assert "| mmoe | **0.7450 ± 0.0071** | `model.architecture=mmoe` |" in text
-    assert "| somebody | (0.7000) | |" in text
+    assert "Recipe `social` with `run.num_epochs=1`, `data.batch_size=256`" in text
+    assert "`dim: 4` of all tables; in each row also what differs.\n" in text
+    assert "| shared_bottom | 0.7100 ± 0.0141 | 0.6000 | the baseline |" in text
+    assert "| mmoe | **0.7450 ± 0.0071** |  | `model.architecture=mmoe`; more experts |" in text
+    assert "| somebody | (0.7000) | | |" in text
     assert "| best possible | 0.8000 |" in text
 
 
@@ -108,10 +117,10 @@ def test_a_task_may_have_a_metric_of_its_own(tmp_path: Path) -> None:
     write_accuracy_report({"toy": found}, experiments={"toy": experiment}, path=path)
     text = path.read_text()
     assert "`polytower bench accuracy toy --seeds 1`, 1 seed\n" in text
-    assert "| auc | like | spend (mse) | what differs |" in text
-    assert "| shared_bottom | 0.7000 | **0.2000** | the baseline |" in text
+    assert "| auc | like | spend (mse) | on valid | what differs |" in text
+    assert "| shared_bottom | 0.7000 | **0.2000** | 0.6000 | the baseline |" in text
     assert "| mmoe | **0.7800** | 0.3000 |" in text
-    assert "| distance | 0.0200 | 0.0400 | of the best of ours |" in text
+    assert "| distance | 0.0200 | 0.0400 | | of the best of ours |" in text
 
 
 CURVES = EXPERIMENT.model_copy(
@@ -121,6 +130,8 @@ CURVES = EXPERIMENT.model_copy(
         "table_dim": None,
         "correlations": (0.5, 1.0),
         "metric": "mse",
+        "baseline": "shared_bottom",
+        "stuck_from": 0.6,
     }
 )
 
@@ -139,8 +150,8 @@ def test_correlations_are_experiments_of_their_own() -> None:
 @pytest.mark.slow
 def test_correlations_are_run_and_shown_together(tmp_path: Path) -> None:
     """One table of what was run, and one plot."""
-    small = {"variants": {"mmoe": EXPERIMENT.variants["mmoe"]}}
-    experiments = {"toy": CURVES.model_copy(update=small)}
+    small = with_variants(CURVES, ["mmoe"])
+    experiments = {"toy": small.model_copy(update={"baseline": "mmoe", "stuck_from": None})}
     found = run_experiments(experiments, out=tmp_path, source=tmp_path, num_seeds=1)
     assert list(found) == ["toy-0.5", "toy-1"]
     write_accuracy_report(found, experiments=experiments, path=tmp_path / "accuracy.md")
@@ -153,19 +164,28 @@ def test_correlations_are_run_and_shown_together(tmp_path: Path) -> None:
 
 
 def test_spreads_over_the_correlation_are_of_the_mean_of_the_tasks(tmp_path: Path) -> None:
-    """Not of one task, as medians are; the lowest mse is in bold; what was not run has no row."""
+    """Not of one task, as medians are; the lowest mse is in bold; what was not run has no row. Gaps
+    are of the means of those that have learned their task.
+    """
     values = {"a": [0.1, 0.3], "b": [0.3, 0.3]}  # means of the tasks 0.2 and 0.3
-    found = {"variants": {"mmoe": values, "shared_bottom": {"a": [0.5, 0.5], "b": [0.5, 0.5]}}}
+    found = {"variants": {"mmoe": values, "shared_bottom": {"a": [0.5, 0.5], "b": [0.5, 0.7]}}}
     results = {"toy-1": found | {"metric": "mse", "best": {"a": 0.01, "b": 0.03}}}
     text = written_twice(results, experiment=CURVES, folder=tmp_path)
-    assert "| correlation 1 | **0.2500 ± 0.0707**, median 0.3000 | 0.5000 ± 0.0000, median" in text
-    assert "| what differs | `model.architecture=mmoe` | the baseline |" in text
+    assert "| correlation 1 | 0.5500 ± 0.0707, median 0.5000 | **0.2500 ± 0.0707**, median" in text
+    assert "| what differs | the baseline | `model.architecture=mmoe`; more experts |" in text
+    assert "| correlation 1 | 0.0000 (1 of 4) | 0.2500 (0 of 4) |" in text
     assert "correlation 0.5" not in text
 
 
 def test_results_of_other_experiments_stay(tmp_path: Path) -> None:
-    """What was not run again is not forgotten."""
+    """What was not run again is not forgotten, neither tables nor their rows."""
     path = tmp_path / "accuracy.json"
-    write_results({"one": {"a": 1}, "two": {"a": 1}}, path)
-    write_results({"two": {"a": 2}}, path)
-    assert json.loads(path.read_text()) == {"one": {"a": 1}, "two": {"a": 2}}
+    both = result({"shared_bottom": [0.7], "mmoe": [0.75]})
+    write_results({"one": both, "two": both}, path)
+    write_results({"two": result({"mmoe": [0.8]})}, path)
+    assert json.loads(path.read_text()) == {
+        "one": both,
+        "two": result({"shared_bottom": [0.7], "mmoe": [0.8]}),
+    }
+    with pytest.raises(InputError, match="mmo: no such variant of this experiment; did you mean"):
+        with_variants(EXPERIMENT, ["mmo"])
