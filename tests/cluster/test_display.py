@@ -40,6 +40,36 @@ def test_a_score_is_no_step(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.split() == ["evaluate", "3/9", "7", "examples/s"]
 
 
+def test_a_terminal_shows_what_is_being_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation with a note of its own; at a score or a note, which come without a rate, what
+    training said last stands again.
+    """
+    written = io.StringIO()
+    console = Console(
+        file=written, width=100, force_terminal=True, force_interactive=True, color_system=None
+    )
+    monkeypatch.setattr(display, "console", console)
+    training = Progress("train", 3, 9, 1250.0, {"click": 0.5, "watch": 1.25})
+    trained = "1,250 examples/s; loss click 0.500, watch 1.250"
+    evaluation = Progress("evaluate", 2, 4, 70.0, {})
+    with training_progress() as show:
+        for progress, shown, note in (
+            (training, "training 3/9", trained),
+            (evaluation, "evaluating 2/4", "70 examples/s"),
+            (Progress("evaluate", 4, 9, 0.0, {}, score=0.5), "training 4/9", trained),
+            (evaluation, "evaluating 2/4", "70 examples/s"),
+            (Progress("train", 5, 9, 0.0, {}, note="stopped early"), "training 5/9", trained),
+        ):
+            show(progress)
+            console.print("drawn again")
+            frame = written.getvalue().rpartition("drawn again\n")[2]
+            [phase, count] = shown.split()
+            words = set(frame.split())
+            assert words & {"training", "evaluating", "3/9", "2/4", "4/9", "5/9"} == {phase, count}
+            assert frame.splitlines()[-1].strip() == note
+    assert written.getvalue().count("stopped early\n") == 1
+
+
 SUMMARY = {
     "tasks": {},
     "plan": [],

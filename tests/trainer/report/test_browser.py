@@ -7,13 +7,14 @@ import json
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from data_loaders.storage import locate
-from tests.trainer.report.runs import write_run
+from tests.trainer.report.runs import FIGURES, write_run
 from trainer.report import read_run, report_page
 
 BROWSER = next(
@@ -28,6 +29,8 @@ addEventListener("load", () => {
     height: document.body.scrollHeight,
     overflow: document.documentElement.scrollWidth - innerWidth,
     images: [...document.querySelectorAll("figure svg")].map(box),
+    sections: [...document.querySelectorAll("figure svg")].map(
+      (item) => item.closest("section").id),
     ink: getComputedStyle(document.querySelector("figure svg text")).fill,
     paper: getComputedStyle(document.body).backgroundColor,
   });
@@ -56,8 +59,8 @@ def probed(page: Path, *options: str) -> dict[str, Any]:
     BROWSER is None, reason="no browser: install chromium, chromium-browser or google-chrome"
 )
 def test_a_browser_shows_it_in_light_and_in_dark(tmp_path: Path) -> None:
-    """No errors on the console, images with sizes, nothing wider than the window, text that can be
-    read on the page's ground.
+    """No errors on the console, every image in its section and with a size, nothing wider than the
+    window, text that can be read on the page's ground.
     """
     text = report_page(read_run(locate(str(write_run(tmp_path / "run")))))
     page = tmp_path / "report.html"
@@ -67,7 +70,7 @@ def test_a_browser_shows_it_in_light_and_in_dark(tmp_path: Path) -> None:
     for found in (light, dark):
         assert found["height"] > 1000
         assert found["overflow"] <= 0
-        assert len(found["images"]) >= 9
+        assert Counter(found["sections"]) == FIGURES
         assert all(width > 100 and height > 50 for width, height in found["images"])
         assert found["ink"] != found["paper"]
     assert light["paper"] == "rgb(255, 255, 255)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from data_loaders.errors import InputError
 from data_loaders.storage import locate
-from tests.trainer.report.runs import NAME, write_run
+from tests.trainer.report.runs import FIGURES, NAME, write_run
 from trainer.charts import Panel, line_chart
 from trainer.report import read_run, report_page, task_sections
 from trainer.report.page import SECTIONS
@@ -31,6 +32,8 @@ class Page(HTMLParser):
         self.ids: list[str] = []
         self.references: list[str] = []
         self.images: list[dict[str, str | None]] = []
+        self.section = ""
+        self.figures: Counter[str] = Counter()
         self.tags: set[str] = set()
         self.cells: list[list[str]] = []
         self.text = ""
@@ -43,8 +46,11 @@ class Page(HTMLParser):
         self.tags.add(tag)
         self.ids += [value for name, value in attrs if name == "id" and value]
         self.references += [value or "" for name, value in attrs if name in REFERENCES]
+        if tag == "section":
+            self.section = found["id"] or ""
         if tag == "svg":
             self.images.append(found)
+            self.figures[self.section] += 1
         if tag == "tr":
             self.cells.append([])
         if tag in ("td", "th"):
@@ -85,7 +91,7 @@ def test_a_page_has_every_section_and_needs_no_other_file(tmp_path: Path) -> Non
         assert target.strip("'\"")[1:] in page.ids
     assert not page.tags & {"script", "iframe", "object", "embed", "metadata"}
     assert "@import" not in text
-    assert len(page.images) >= 10
+    assert page.figures == FIGURES
     for image in page.images:
         assert image["role"] == "img"
         assert image["aria-label"]
@@ -105,11 +111,11 @@ def test_numbers_stand_in_their_places(tmp_path: Path) -> None:
     assert click[3:] == ["0.8000", "0.8765"]
     [watch] = [row for row in page.cells if row[0] == "watch" and len(row) == 6]
     assert watch[1:] == ["40", "0.0333", "0.0667", "0.5000", "0.2500"]
-    for feature in ("user", "item"):
+    for feature, known, new in (("user", "0.7800", "0.5400"), ("item", "0.7600", "0.5200")):
         [row] = [row for row in page.cells if row[:2] == [feature, "click"]]
-        assert row[2:] == ["AUC", "32", "0.7800", "32", "0.5400"]
+        assert row[2:] == ["AUC", "40", known, "24", new]
     [row] = [row for row in page.cells if row[0] == "item" and len(row) == 4]
-    assert row[1:] == ["0.0625", "0.0625", "0.0625"]
+    assert row[1:] == ["0.0625", "0.1625", "0.2625"]
     [table] = [row for row in page.cells if row[:2] == ["user", "1,003"]]
     assert table[2:] == ["8", "row_wise", "0, 1", "0.0600"]
     assert "shared_tower" in page.text
