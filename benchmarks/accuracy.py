@@ -166,7 +166,7 @@ def with_variants(experiment: Experiment, names: Collection[str]) -> Experiment:
     for name in names:
         if name not in experiment.variants:
             known = did_you_mean(name, experiment.variants)
-            raise InputError(f"{name}: no such variant of this experiment; {known}")
+            raise InputError(f"{name}: no such variant of {experiment.title!r}; {known}")
     chosen = {name: item for name, item in experiment.variants.items() if name in names}
     return experiment.model_copy(update={"variants": chosen}) if names else experiment
 

@@ -187,5 +187,5 @@ def test_results_of_other_experiments_stay(tmp_path: Path) -> None:
         "one": both,
         "two": result({"shared_bottom": [0.7], "mmoe": [0.8]}),
     }
-    with pytest.raises(InputError, match="mmo: no such variant of this experiment; did you mean"):
+    with pytest.raises(InputError, match="mmo: no such variant of 'A toy'; did you mean mmoe"):
         with_variants(EXPERIMENT, ["mmo"])
