@@ -52,6 +52,18 @@ class Variant(Section):
     note: str = ""
 
 
+class Gap(Section):
+    """How far variants are below one of them, over the tasks that were learned.
+
+    Attributes:
+        baseline: that variant.
+        stuck_from: the metric from which on a task has learned next to nothing.
+    """
+
+    baseline: str
+    stuck_from: float
+
+
 class Experiment(Section):
     """One table.
 
@@ -73,9 +85,7 @@ class Experiment(Section):
         variants: by name.
         published: what others reached, by their name and task.
         goals: by task.
-        baseline: of `correlations`, the variant that the others' gaps are measured from.
-        stuck_from: of `correlations`, the metric from which on a task has learned next to nothing;
-            gaps are of the others.
+        gap: of `correlations`, what is shown beside the metric itself.
     """
 
     title: str
@@ -95,8 +105,7 @@ class Experiment(Section):
     variants: dict[str, Variant] = Field(min_length=1)
     published: dict[str, dict[str, float]] = Field(default_factory=dict)
     goals: dict[str, float] = Field(default_factory=dict)
-    baseline: str | None = None
-    stuck_from: float | None = None
+    gap: Gap | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Experiment:
@@ -163,12 +172,14 @@ def with_variants(experiment: Experiment, names: Collection[str]) -> Experiment:
     Raises:
         InputError: there is none of that name.
     """
+    if not names:
+        return experiment
     for name in names:
         if name not in experiment.variants:
             known = did_you_mean(name, experiment.variants)
             raise InputError(f"{name}: no such variant of {experiment.title!r}; {known}")
     chosen = {name: item for name, item in experiment.variants.items() if name in names}
-    return experiment.model_copy(update={"variants": chosen}) if names else experiment
+    return experiment.model_copy(update={"variants": chosen})
 
 
 def run_experiments(
@@ -254,8 +265,13 @@ def _runs(experiments: Mapping[str, Experiment], *, out: Path, num_seeds: int) -
 
 def _check_settings(folder: Path, recipe: Recipe) -> None:
     """Raises InputError where the folder's run was begun with others; both folders may move."""
-    if not (folder / ASKED).exists():
+    if not folder.exists():
         return
+    if not (folder / ASKED).exists():
+        raise InputError(
+            f"{folder}: has no {ASKED}, which tells with what it was trained; delete this folder, "
+            "or choose another --out"
+        )
     asked = load_recipe(str(folder / ASKED))
     then, now = (flat_keys(item.model_dump(mode="json")) for item in (asked, recipe))
     for key in dict.fromkeys([*then, *now]):

@@ -6,6 +6,7 @@ Shape legend: S seeds, T tasks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ HEAD = """# Accuracy
 
 Every figure is on test, of a checkpoint chosen on valid; where there is no valid, of the last one.
 `make accuracy` writes them all; the command above a table writes that table, and with
-`--variant ROW` a row of it. Mean over the seeds, and their standard deviation; the column
-`on valid` has the mean of the scores that chose the checkpoints. Bold is the best of ours; a figure
-in brackets is what somebody else published or reached.
+`--variant ROW` a row of it; raw files lie in `raw`, or where `--source` says. Mean over the seeds,
+and their standard deviation; the column `on valid` has the mean of the scores that chose the
+checkpoints ([what a score is](recipe.md#what-may-change-when-a-run-goes-on)). Bold is the best of
+ours; a figure in brackets is what somebody else published or reached.
 """
 USUAL_SEEDS = 5  # of `polytower bench accuracy`
 
@@ -42,7 +44,9 @@ def write_accuracy_report(
     parts = [HEAD]
     for name, experiment in experiments.items():
         members = {
-            member: item for member, item in experiment.members(name).items() if member in results
+            member: item
+            for member, item in experiment.members(name).items()
+            if member in results and _known_variants(experiment, results[member])
         }
         if not members:
             continue
@@ -94,6 +98,7 @@ def _task_table(experiment: Experiment, result: Mapping[str, Any]) -> Iterator[s
         f"{task} ({metric})" if (metric := experiment.metric_of(task)) != result["metric"] else task
         for task in tasks
     ]
+    num_seeds = _num_seeds(result)
     yield f"| {result['metric']} | {' | '.join(titles)} | on valid | what differs |"
     yield f"|---|{'---|' * (len(tasks) + 2)}"
     best = {task: _best(variants, task, metric=experiment.metric_of(task)) for task in tasks}
@@ -102,8 +107,10 @@ def _task_table(experiment: Experiment, result: Mapping[str, Any]) -> Iterator[s
         for task in tasks:
             text = _mean_and_spread(values[task])
             cells.append(f"**{text}**" if variant == best[task] else text)
-        cells.append(_mean_on_valid(result["valid"][variant]))
-        yield f"| {variant} | {' | '.join(cells)} | {_what_differs(experiment, variant)} |"
+        cells.append(_mean_on_valid(result["valid"].get(variant, ())))
+        own_seeds = max(len(item) for item in values.values())
+        fewer = "" if own_seeds == num_seeds else f"; {own_seeds} of the seeds"
+        yield f"| {variant} | {' | '.join(cells)} | {_what_differs(experiment, variant)}{fewer} |"
     for author, figures in experiment.published.items():
         cells = [f"({figures[task]:.4f})" if task in figures else "" for task in tasks]
         yield f"| {author} | {' | '.join(cells)} | | |"
@@ -164,37 +171,57 @@ def _curves_table(
         yield f"| correlation {correlation:g} | {' | '.join(cells)} | {possible} |"
     cells = [_what_differs(experiment, variant) for variant in variants]
     yield f"| what differs | {' | '.join(cells)} | the truth that drew the labels |"
-    if experiment.baseline is not None:
-        yield from _gap_table(experiment, results, variants)
+    if gaps := _gaps(experiment, results):
+        assert experiment.gap is not None
+        yield (
+            f"\nHow far below `{experiment.gap.baseline}`, in the mean of the tasks below "
+            f"{experiment.gap.stuck_from}, with its standard error; in brackets how many are not.\n"
+        )
+        yield f"| gap | {' | '.join(gaps)} |"
+        yield f"|---|{'---|' * len(gaps)}"
+        for index, correlation in enumerate(results):
+            cells = [str(by_correlation[index]) for by_correlation in gaps.values()]
+            yield f"| correlation {correlation:g} | {' | '.join(cells)} |"
 
 
-def _gap_table(
-    experiment: Experiment, results: Mapping[float, Mapping[str, Any]], variants: Sequence[str]
-) -> Iterator[str]:
-    """How much lower the metric is than the baseline's, over the tasks that were learned."""
-    assert experiment.baseline is not None
-    yield (
-        f"\nHow far below `{experiment.baseline}`, in the mean of the tasks with less than "
-        f"{experiment.stuck_from}; in brackets how many have more.\n"
-    )
-    yield f"| gap | {' | '.join(variants)} |"
-    yield f"|---|{'---|' * len(variants)}"
-    for correlation, result in results.items():
-        learned = {variant: _learned(experiment, result, variant) for variant in variants}
-        base = learned[experiment.baseline].mean()
-        cells = []
-        for variant, values in learned.items():
-            total = _of_all_tasks(result, variant).size
-            cells.append(f"{base - values.mean():.4f} ({total - values.size} of {total})")
-        yield f"| correlation {correlation:g} | {' | '.join(cells)} |"
+@dataclass(frozen=True)
+class _Gap:
+    """How far a variant is below the baseline."""
+
+    mean: float
+    standard_error: float
+    num_stuck: int
+    num_tasks: int
+
+    def __str__(self) -> str:
+        text = f"{self.mean:.4f} ± {self.standard_error:.4f}".replace(" ± nan", "")
+        return f"{text} ({self.num_stuck} of {self.num_tasks})"
 
 
-def _learned(
-    experiment: Experiment, result: Mapping[str, Any], variant: str
-) -> npt.NDArray[np.float64]:
-    """The metric of each task and seed that has learned its task."""
-    values = _of_all_tasks(result, variant).ravel()
-    return values[values < experiment.stuck_from] if experiment.stuck_from else values
+def _gaps(
+    experiment: Experiment, results: Mapping[float, Mapping[str, Any]]
+) -> dict[str, list[_Gap]]:
+    """Of each variant but the baseline, by correlation; empty without the baseline's results."""
+    variants = _known_variants(experiment, next(iter(results.values())))
+    if experiment.gap is None or experiment.gap.baseline not in variants:
+        return {}
+    baseline, limit = experiment.gap.baseline, experiment.gap.stuck_from
+    gaps: dict[str, list[_Gap]] = {name: [] for name in variants if name != baseline}
+    for result in results.values():
+        base = _of_all_tasks(result, baseline).ravel()
+        for name, found in gaps.items():
+            values = _of_all_tasks(result, name).ravel()
+            learned = [item[item < limit] for item in (base, values)]
+            if not all(item.size for item in learned):
+                mean, error = float("nan"), float("nan")
+            else:
+                mean = learned[0].mean() - learned[1].mean()
+                variances = [
+                    item.var(ddof=1) / item.size if item.size > 1 else np.nan for item in learned
+                ]
+                error = float(np.sqrt(sum(variances)))
+            found.append(_Gap(mean, error, values.size - learned[1].size, values.size))
+    return gaps
 
 
 def _of_all_tasks(result: Mapping[str, Any], variant: str) -> npt.NDArray[np.float64]:
@@ -255,9 +282,10 @@ def _plot_curves(
     """
     pyplot = _pyplot()
     variants = list(_known_variants(experiment, next(iter(results.values()))))
-    has_gaps = experiment.baseline is not None
+    gaps = _gaps(experiment, results)
+    width = 11 if gaps else 7
     figure, axes = pyplot.subplots(
-        1, 1 + has_gaps, figsize=(7 + 4 * has_gaps, 4), squeeze=False, layout="constrained"
+        1, 1 + bool(gaps), figsize=(width, 4), squeeze=False, layout="constrained"
     )
     axis = axes[0][0]
     step = 0.08 * float(np.diff(sorted(results)).min(initial=1.0))  # between variants' dots
@@ -268,13 +296,11 @@ def _plot_curves(
             axis.scatter([place + shift] * len(dots), dots, s=9, alpha=0.4, color=color)
         medians = [np.median(dots) for dots in values]
         axis.plot(list(results), medians, marker="_", color=color, label=f"{variant}, median")
-        if has_gaps and variant != experiment.baseline:
-            gaps = [
-                _learned(experiment, result, str(experiment.baseline)).mean()
-                - _learned(experiment, result, variant).mean()
-                for result in results.values()
-            ]
-            axes[0][1].plot(list(results), gaps, marker="o", color=color)
+        if variant in gaps:
+            heights = [gap.mean for gap in gaps[variant]]
+            errors = [gap.standard_error for gap in gaps[variant]]
+            places = [place + shift for place in results]
+            axes[0][1].errorbar(places, heights, errors, marker="o", capsize=3, color=color)
     possible = {value: result["best"] for value, result in results.items() if result["best"]}
     if possible:
         heights = [np.mean(list(best.values())) for best in possible.values()]
@@ -283,13 +309,13 @@ def _plot_curves(
     axis.set_xticks(list(results))
     axis.set_yscale("log")
     axis.set_ylabel(f"{experiment.metric} of a task")
-    if has_gaps:
-        gap = axes[0][1]
-        gap.axhline(0, color="black", linewidth=0.6)
-        gap.set_xlabel(axis.get_xlabel())
-        gap.set_xticks(list(results))
-        gap.set_ylabel(f"gap from {experiment.baseline}, tasks below {experiment.stuck_from}")
-        gap.grid(alpha=0.3)
+    if experiment.gap is not None and gaps:
+        beside = axes[0][1]
+        beside.axhline(0, color="black", linewidth=0.6)
+        beside.set_xlabel(axis.get_xlabel())
+        beside.set_xticks(list(results))
+        beside.set_ylabel(f"below {experiment.gap.baseline}, tasks < {experiment.gap.stuck_from}")
+        beside.grid(alpha=0.3)
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, metadata={"Date": None})

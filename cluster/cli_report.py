@@ -40,7 +40,8 @@ def report(
     if importance:
         found = _measured(location)
         data = replace(data, importance=found)
-        if location.child(SUMMARY).exists():  # else its ranks may be writing there
+        # else its ranks may be writing there, or have chosen another checkpoint meanwhile
+        if data.summary is not None and location.child(SUMMARY).exists():
             add_importance(location, found)
     target = location.child("report.html") if out is None else locate(out)
     target.write_text(report_page(data))

@@ -127,7 +127,7 @@ def _print_best(found: list[Trial], *, plans: list[Plan], folder: SearchFolder) 
     best = ranked(found)
     if best[0].score is None:
         why = f": {best[0].why}" if best[0].why else ""
-        raise InputError(f"no trial came to a validation{why}")
+        raise InputError(f"no trial has a score on valid{why}")
     columns = ["trial", "score on valid", "steps", "state", *_short_names(list(best[0].values))]
     table = Table(*columns, title="best trials", title_justify="left", box=box.SIMPLE_HEAD)
     for trial in best[:10]:

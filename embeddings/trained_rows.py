@@ -20,10 +20,10 @@ def trained_rows(
     optimizer: KeyedOptimizer, *, num_rows: Mapping[str, int], device: torch.device
 ) -> dict[str, Tensor]:
     """Rows whose sum of squared gradients, which row-wise Adagrad keeps, is above 0, also of tables
-    that are frozen; some bytes for each row on every rank, and every rank must call.
+    that are frozen; 3 bytes for each row on every rank, and every rank must call.
 
     Args:
-        optimizer: of the tables, fused or not; none of those that are asked for cut by columns.
+        optimizer: of the tables, fused or not; no table that is asked for may be cut by columns.
         num_rows: of each table that is asked for; of tables that belong to tasks, by their names in
             the recipe, rows that have had one in any task's.
         device: of the result, and of the collectives.

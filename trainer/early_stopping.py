@@ -29,7 +29,7 @@ class EarlyStopping:
             if (value := getattr(config, key)) is not None and not has_valid:
                 raise InputError(
                     f"run.{key}: {value}, but the data set has no valid/ to judge by; "
-                    "make one (polytower prepare does), or leave it out"
+                    "make one, or leave the key out"
                 )
         self._config = config
         self._group = group
@@ -43,10 +43,11 @@ class EarlyStopping:
         if score is None:
             if (self._config.patience, self._config.select_by) == (None, None):
                 return None
-            tasks = ", ".join(self._config.select_by or ["any task"])
+            chosen = self._config.select_by
+            tasks = ", ".join(chosen) if chosen else "any task"
+            cure = "run.select_by: name others" if chosen else "leave run.patience out"
             raise InputError(
-                f"valid/: no label of {tasks}, so no checkpoint is better than another; name tasks "
-                "that have labels there in run.select_by, or leave it and run.patience out"
+                f"valid/: no label of {tasks}, so no checkpoint is better than another; {cure}"
             )
         found = torch.tensor(score, dtype=torch.float64)
         dist.broadcast(found, src=0, group=self._group)

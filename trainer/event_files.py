@@ -5,7 +5,7 @@ RUN/tensorboard/valid/events.*    validations, so that TensorBoard draws both in
 RUN/tensorboard/test/events.*     importance, of a run without valid/ that was judged by test/
 
 Each attempt at a run writes files of its own; TensorBoard reads all of a folder, one after another,
-and none any more behind which there is another.
+and never returns to one once there is a later one.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class EventFiles:
 
 
 class _EventFile:
-    """Of one split. To a local file is appended; on object storage there are several, each of which
+    """Of one split. A local file is appended to; on object storage there are several, each of which
     is written whole.
 
     Source: https://www.tensorflow.org/tutorials/load_data/tfrecord, the format's details.

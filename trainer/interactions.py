@@ -53,8 +53,7 @@ class DotProducts(Interaction):
 
     One more vector is what a layer with ReLU makes of the dense features, if there are any; it
     stands before the products. The paper hands on that vector and the products alone; here the
-    input stays in front of them: tables may be narrow, and few numbers hold less than many dense
-    features do.
+    input stays in front of them: a narrow vector would lose much of many dense features.
 
     Source: Naumov et al., "Deep learning recommendation model for personalization and
         recommendation systems", arXiv 1906.00091, 2019, section 2.

@@ -261,7 +261,9 @@ class _Training:
         )
         score = selection_score(result.tasks, tasks=self.recipe.run.select_by)
         score = self.stopping.agreed(score)
-        if score is not None:
+        if score is None:
+            self.teller.note(self.state.step, "no label on valid: no checkpoint is the best one")
+        else:
             selection = self.state.selection.after(score)
             self.state = dataclasses.replace(self.state, selection=selection)
         return score

@@ -27,8 +27,9 @@ def calibration_panel(task: str, curve: Curve) -> Panel:
 
 
 def _short(name: str) -> str:
-    """Of a feature, as long as a picture's width bears."""
-    return name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 1]}…"
+    """Of a feature, as long as a picture's width bears; many differ at the end only."""
+    half = _MOST_LETTERS // 2
+    return name if len(name) <= _MOST_LETTERS else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def importance_bars(task: str, found: dict[str, Any]) -> Bars:

@@ -83,6 +83,6 @@ def notes_on_labels(
             where = f", where {task.where} is 1" if task.where else ""
             notes.append(
                 f"task {name}: no label in the first {num_examples:,} examples "
-                f"(column {task.column or name}{where}); is it so rare, or another column?"
+                f"(column {task.column or name}{where}); is it rare, or is this the wrong column?"
             )
     return notes

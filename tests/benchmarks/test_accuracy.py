@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.accuracy import (
     Experiment,
+    Gap,
     read_experiments,
     run_experiments,
     with_variants,
@@ -76,6 +77,9 @@ def test_runs_are_made_once(tmp_path: Path) -> None:
         match=r"seed-0: trained with optimizer.dense.learning_rate 0\.\d+, which is 0.5 now",
     ):
         run_experiments({"toy": changed}, **asked)
+    (tmp_path / "toy/mmoe/seed-0/asked.yaml").unlink()
+    with pytest.raises(InputError, match=r"seed-0: has no asked\.yaml, which tells with"):
+        run_experiments({"toy": EXPERIMENT}, **asked)
 
 
 def test_a_denser_log_is_a_data_set_of_its_own() -> None:
@@ -130,8 +134,7 @@ CURVES = EXPERIMENT.model_copy(
         "table_dim": None,
         "correlations": (0.5, 1.0),
         "metric": "mse",
-        "baseline": "shared_bottom",
-        "stuck_from": 0.6,
+        "gap": Gap(baseline="shared_bottom", stuck_from=0.6),
     }
 )
 
@@ -150,11 +153,10 @@ def test_correlations_are_experiments_of_their_own() -> None:
 @pytest.mark.slow
 def test_correlations_are_run_and_shown_together(tmp_path: Path) -> None:
     """One table of what was run, and one plot."""
-    small = with_variants(CURVES, ["mmoe"])
-    experiments = {"toy": small.model_copy(update={"baseline": "mmoe", "stuck_from": None})}
+    experiments = {"toy": with_variants(CURVES, ["mmoe"])}
     found = run_experiments(experiments, out=tmp_path, source=tmp_path, num_seeds=1)
     assert list(found) == ["toy-0.5", "toy-1"]
-    write_accuracy_report(found, experiments=experiments, path=tmp_path / "accuracy.md")
+    write_accuracy_report(found, experiments={"toy": CURVES}, path=tmp_path / "accuracy.md")
     text = (tmp_path / "accuracy.md").read_text()
     for correlation in ("0.5", "1"):
         tasks = found[f"toy-{correlation}"]["variants"]["mmoe"]
@@ -173,7 +175,12 @@ def test_spreads_over_the_correlation_are_of_the_mean_of_the_tasks(tmp_path: Pat
     text = written_twice(results, experiment=CURVES, folder=tmp_path)
     assert "| correlation 1 | 0.5500 ± 0.0707, median 0.5000 | **0.2500 ± 0.0707**, median" in text
     assert "| what differs | the baseline | `model.architecture=mmoe`; more experts |" in text
-    assert "| correlation 1 | 0.0000 (1 of 4) | 0.2500 (0 of 4) |" in text
+    # 0.5 three times, and 0.7 left out; 0.1, 0.3, 0.3, 0.3, whose variance is 0.01
+    assert "| gap | mmoe |" in text
+    assert "| correlation 1 | 0.2500 ± 0.0500 (0 of 4) |" in text
+    stuck = CURVES.model_copy(update={"gap": Gap(baseline="shared_bottom", stuck_from=0.2)})
+    text = written_twice(results, experiment=stuck, folder=tmp_path)
+    assert "| correlation 1 | nan (3 of 4) |" in text
     assert "correlation 0.5" not in text
 
 
@@ -187,5 +194,15 @@ def test_results_of_other_experiments_stay(tmp_path: Path) -> None:
         "one": both,
         "two": result({"shared_bottom": [0.7], "mmoe": [0.8]}),
     }
+
+
+def test_a_row_may_be_run_by_itself(tmp_path: Path) -> None:
+    """With seeds of its own, which it then says; a word that is none is refused."""
+    [row] = with_variants(EXPERIMENT, ["mmoe"]).variants
+    assert row == "mmoe"
+    results = {"toy": result({"shared_bottom": [0.70, 0.72], "mmoe": [0.74]})}
+    text = written_twice(results, experiment=EXPERIMENT, folder=tmp_path)
+    assert "| mmoe | **0.7400** |" in text
+    assert "more experts; 1 of the seeds |" in text
     with pytest.raises(InputError, match="mmo: no such variant of 'A toy'; did you mean mmoe"):
         with_variants(EXPERIMENT, ["mmo"])

@@ -15,19 +15,20 @@ from trainer.recipe_file import load_recipe
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
-def train_recipe(name: str, data_root: str, run_uri: str) -> None:
+def train_recipe(name: str, overrides: list[str]) -> None:
     """On every rank."""
-    train(load_recipe(name, overrides=[f"data.root={data_root}", f"run.uri={run_uri}"]))
+    train(load_recipe(name, overrides=overrides))
 
 
-def aucs_on_test(name: str, folder: str, tmp_path: Path) -> dict[str, float]:
+def aucs_on_test(name: str, folder: str, tmp_path: Path, *options: str) -> dict[str, float]:
     """Prepares, trains on 2 ranks, and gives the AUC of each binary task on test."""
     source = DATA / folder
     if not source.exists():
         pytest.skip(f"needs the raw files of {name} in {source}")
     root, run = tmp_path / "data", tmp_path / "run"
     prepare(name, source=str(source), out=str(root))
-    arguments = {"name": name, "data_root": str(root), "run_uri": str(run)}
+    overrides = [f"data.root={root}", f"run.uri={run}", *options]
+    arguments = {"name": name, "overrides": overrides}
     run_ranks(train_recipe, world_size=2, arguments=arguments, timeout_seconds=600)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["evaluated_on"] == "test"
@@ -37,11 +38,13 @@ def aucs_on_test(name: str, folder: str, tmp_path: Path) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_census_income_reaches_its_goals(tmp_path: Path) -> None:
-    """Income above 50K at 0.952 and never-married at 0.9945, education not being an input."""
+    """Income above 50K at 0.952 and never-married at 0.9945 in half its epochs, without education
+    as an input.
+    """
     config = load_recipe("census-income").data
     for column in ("education", "marital_status", "instance_weight"):
         assert column not in config.features
-    aucs = aucs_on_test("census-income", "census_income", tmp_path)
+    aucs = aucs_on_test("census-income", "census_income", tmp_path, "run.num_epochs=2")
     assert aucs["income"] >= 0.952
     assert aucs["never_married"] >= 0.9945
 

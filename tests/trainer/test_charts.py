@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from trainer import charts
 from trainer.charts import Bars, Line, Panel, bar_chart, heat_map, line_chart
+from trainer.task_charts import importance_bars
 
 
 @pytest.fixture
@@ -70,3 +71,13 @@ def test_a_heat_map_has_each_value_in_its_row_and_column(figures: list[Any]) -> 
         (1, 1): "0.25",
         (2, 1): "-0.75",
     }
+
+
+def test_long_names_of_features_are_cut_in_the_middle() -> None:
+    """They often differ at the end alone."""
+    names = [f"clicks_of_the_visitor_within_the_last_{days}_days" for days in (1, 7)]
+    found = {"metric": "auc", "features": {"age": 0.3, names[0]: 0.2, names[1]: 0.1}}
+    age, *others = importance_bars("click", found).labels
+    assert age == "age"
+    assert len(set(others)) == 2
+    assert {len(label) for label in others} == {30}

@@ -209,27 +209,42 @@ def test_only_tasks_that_are_named_choose_a_checkpoint(log: Path, tmp_path: Path
     assert twice == make_recipe(log, tmp_path, "run.select_by=[click, purchase]")
 
 
-@pytest.mark.parametrize("option", ["run.select_by=[purchase]", "run.patience=2", "run.seed=1"])
-def test_a_task_without_labels_on_valid_chooses_no_checkpoint(tmp_path: Path, option: str) -> None:
-    """Refused where a key asks for a choice; else there is no score, and the last one is taken."""
-    log, table = tmp_path / "log", toy_table(80, seed=50)
-    write_toy_log(log, splits={"train": TRAIN})
-    for name in ("purchase", "click", "watch") if "select_by" not in option else ("purchase",):
+def unlabelled_on_valid(log: Path, *tasks: str) -> Path:
+    """A toy log."""
+    table = toy_table(80, seed=50)
+    for name in tasks:
         column = table.schema.get_field_index(name)
         table = table.set_column(column, name, pa.nulls(len(table), table[name].type))
+    write_toy_log(log, splits={"train": TRAIN})
     write_groups(log, split="valid", files=[[table]])
-    recipe = make_recipe(
-        log, tmp_path / "run", "run.num_steps=4", "run.eval_interval_steps=2", option
-    )
-    if "seed" in option:
-        train_on(recipe, world_size=2)
-        assert summary(tmp_path / "run")["checkpoint"].endswith("step-00000004")
-        return
-    tasks = "purchase" if "select_by" in option else "any task"
-    with pytest.raises(
-        InputError, match=f"valid/: no label of {tasks}, so no checkpoint is better"
-    ):
-        train_on(recipe, world_size=2)
+    return log
+
+
+@pytest.mark.parametrize(
+    ("option", "tasks", "said"),
+    [
+        ("run.select_by=[purchase]", ["purchase"], "purchase.*; run.select_by: name others"),
+        ("run.patience=2", ["click", "purchase", "watch"], "any task.*; leave run.patience out"),
+    ],
+)
+def test_a_task_without_labels_on_valid_chooses_no_checkpoint(
+    tmp_path: Path, option: str, tasks: list[str], said: str
+) -> None:
+    """Where a key asks it to."""
+    log = unlabelled_on_valid(tmp_path / "log", *tasks)
+    recipe = make_recipe(log, tmp_path / "run", "run.num_steps=4", option)
+    with pytest.raises(InputError, match=f"valid/: no label of {said}"):
+        train_on(recipe, world_size=1)
+
+
+def test_without_any_label_on_valid_the_last_checkpoint_is_taken(tmp_path: Path) -> None:
+    """And it is told."""
+    log = unlabelled_on_valid(tmp_path / "log", "click", "purchase", "watch")
+    options = ["run.num_steps=4", "run.eval_interval_steps=2"]
+    recipe = make_recipe(log, tmp_path / "run", *options)
+    notes, _ = run_ranks(notes_of, world_size=2, arguments={"recipe": recipe})
+    assert notes == ["no label on valid: no checkpoint is the best one"] * 2
+    assert summary(tmp_path / "run")["checkpoint"].endswith("step-00000004")
 
 
 @pytest.mark.parametrize("select", ["best", "last"])
@@ -392,5 +407,5 @@ def test_a_task_without_labels_is_told_once(tmp_path: Path) -> None:
     [[note], []] = run_ranks(notes_of, world_size=2, arguments={"recipe": recipe})
     assert note == (
         "task watch: no label in the first 64 examples (column watch, where click is 1); "
-        "is it so rare, or another column?"
+        "is it rare, or is this the wrong column?"
     )

@@ -221,11 +221,14 @@ def test_options_may_change_when_a_run_goes_on(log: Path, tmp_path: Path) -> Non
     ]
 
 
-@pytest.mark.parametrize("option", ["run.patience=2", "run.select_by=[click]"])
-def test_without_valid_nothing_is_chosen_by(tmp_path: Path, option: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("run.patience=2", r"run\.patience: 2"), ("run.select_by=[click]", r"select_by: \['click'\]")],
+)
+def test_without_valid_nothing_is_chosen_by(tmp_path: Path, option: str, said: str) -> None:
     """There would be nothing to lose patience over, or to compare."""
     log = write_toy_log(tmp_path / "log", splits={"train": TRAIN})
-    with pytest.raises(InputError, match=r"run\..*, but the data set has no valid/ to judge by"):
+    with pytest.raises(InputError, match=f"{said}, but the data set has no valid/ to judge by"):
         train_on(make_recipe(log, tmp_path / "run", option), world_size=1)
 
 
