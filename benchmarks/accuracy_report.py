@@ -6,14 +6,13 @@ Shape legend: S seeds, T tasks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from benchmarks.accuracy import Experiment
+from benchmarks.accuracy_experiments import Experiment
+from benchmarks.accuracy_results import gaps_of, known_variants, of_all_tasks
 
 HEAD = """# Accuracy
 
@@ -46,7 +45,7 @@ def write_accuracy_report(
         members = {
             member: item
             for member, item in experiment.members(name).items()
-            if member in results and _known_variants(experiment, results[member])
+            if member in results and known_variants(experiment, results[member])
         }
         if not members:
             continue
@@ -92,7 +91,7 @@ def _recipe(experiment: Experiment) -> str:
 
 def _task_table(experiment: Experiment, result: Mapping[str, Any]) -> Iterator[str]:
     """A row for each variant, a column for each task."""
-    variants = _known_variants(experiment, result)
+    variants = known_variants(experiment, result)
     tasks = list(next(iter(variants.values())))
     titles = [
         f"{task} ({metric})" if (metric := experiment.metric_of(task)) != result["metric"] else task
@@ -131,13 +130,6 @@ def _task_table(experiment: Experiment, result: Mapping[str, Any]) -> Iterator[s
         yield f"| goal | {' | '.join(cells)} | | |"
 
 
-def _known_variants(experiment: Experiment, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that have results, in the experiment's order."""
-    return {
-        name: result["variants"][name] for name in experiment.variants if name in result["variants"]
-    }
-
-
 def _mean_on_valid(scores_S: Sequence[float | None]) -> str:
     found = [score for score in scores_S if score is not None]
     return f"{np.mean(found):.4f}" if found else ""
@@ -153,11 +145,11 @@ def _curves_table(
     experiment: Experiment, results: Mapping[float, Mapping[str, Any]]
 ) -> Iterator[str]:
     """A row for each correlation, a column for each variant; both tasks count alike."""
-    variants = list(_known_variants(experiment, next(iter(results.values()))))
+    variants = list(known_variants(experiment, next(iter(results.values()))))
     yield f"| {experiment.metric} | {' | '.join(variants)} | best possible |"
     yield f"|---|{'---|' * len(variants)}---|"
     for correlation, result in results.items():
-        values_TS = {variant: _of_all_tasks(result, variant) for variant in variants}
+        values_TS = {variant: of_all_tasks(result, variant) for variant in variants}
         means = {
             variant: {"mean": values.mean(0).tolist()} for variant, values in values_TS.items()
         }
@@ -171,7 +163,7 @@ def _curves_table(
         yield f"| correlation {correlation:g} | {' | '.join(cells)} | {possible} |"
     cells = [_what_differs(experiment, variant) for variant in variants]
     yield f"| what differs | {' | '.join(cells)} | the truth that drew the labels |"
-    if gaps := _gaps(experiment, results):
+    if gaps := gaps_of(experiment, results):
         assert experiment.gap is not None
         yield (
             f"\nHow far below `{experiment.gap.baseline}`, in the mean of the tasks below "
@@ -182,51 +174,6 @@ def _curves_table(
         for index, correlation in enumerate(results):
             cells = [str(by_correlation[index]) for by_correlation in gaps.values()]
             yield f"| correlation {correlation:g} | {' | '.join(cells)} |"
-
-
-@dataclass(frozen=True)
-class _Gap:
-    """How far a variant is below the baseline."""
-
-    mean: float
-    standard_error: float
-    num_stuck: int
-    num_tasks: int
-
-    def __str__(self) -> str:
-        text = f"{self.mean:.4f} ± {self.standard_error:.4f}".replace(" ± nan", "")
-        return f"{text} ({self.num_stuck} of {self.num_tasks})"
-
-
-def _gaps(
-    experiment: Experiment, results: Mapping[float, Mapping[str, Any]]
-) -> dict[str, list[_Gap]]:
-    """Of each variant but the baseline, by correlation; empty without the baseline's results."""
-    variants = _known_variants(experiment, next(iter(results.values())))
-    if experiment.gap is None or experiment.gap.baseline not in variants:
-        return {}
-    baseline, limit = experiment.gap.baseline, experiment.gap.stuck_from
-    gaps: dict[str, list[_Gap]] = {name: [] for name in variants if name != baseline}
-    for result in results.values():
-        base = _of_all_tasks(result, baseline).ravel()
-        for name, found in gaps.items():
-            values = _of_all_tasks(result, name).ravel()
-            learned = [item[item < limit] for item in (base, values)]
-            if not all(item.size for item in learned):
-                mean, error = float("nan"), float("nan")
-            else:
-                mean = learned[0].mean() - learned[1].mean()
-                variances = [
-                    item.var(ddof=1) / item.size if item.size > 1 else np.nan for item in learned
-                ]
-                error = float(np.sqrt(sum(variances)))
-            found.append(_Gap(mean, error, values.size - learned[1].size, values.size))
-    return gaps
-
-
-def _of_all_tasks(result: Mapping[str, Any], variant: str) -> npt.NDArray[np.float64]:
-    """The metric, (T, S)."""
-    return np.array(list(result["variants"][variant].values()))
 
 
 def _mean_and_spread(values_S: Sequence[float]) -> str:
@@ -242,7 +189,7 @@ def _best(variants: Mapping[str, Any], task: str, *, metric: str) -> str:
 def _plot(result: Mapping[str, Any], *, experiment: Experiment, path: Path) -> None:
     """A panel per task: a dot for each seed, a line at each mean; what others reached dashed."""
     pyplot = _pyplot()
-    variants = _known_variants(experiment, result)
+    variants = known_variants(experiment, result)
     tasks = list(next(iter(variants.values())))
     figure, axes = pyplot.subplots(
         1,
@@ -281,8 +228,8 @@ def _plot_curves(
     from the baseline.
     """
     pyplot = _pyplot()
-    variants = list(_known_variants(experiment, next(iter(results.values()))))
-    gaps = _gaps(experiment, results)
+    variants = list(known_variants(experiment, next(iter(results.values()))))
+    gaps = gaps_of(experiment, results)
     width = 11 if gaps else 7
     figure, axes = pyplot.subplots(
         1, 1 + bool(gaps), figsize=(width, 4), squeeze=False, layout="constrained"
@@ -291,7 +238,7 @@ def _plot_curves(
     step = 0.08 * float(np.diff(sorted(results)).min(initial=1.0))  # between variants' dots
     for index, variant in enumerate(variants):
         shift, color = (index - (len(variants) - 1) / 2) * step, f"C{index}"
-        values = [_of_all_tasks(result, variant).ravel() for result in results.values()]
+        values = [of_all_tasks(result, variant).ravel() for result in results.values()]
         for place, dots in zip(results, values, strict=True):
             axis.scatter([place + shift] * len(dots), dots, s=9, alpha=0.4, color=color)
         medians = [np.median(dots) for dots in values]

@@ -167,13 +167,10 @@ def accuracy(
     """The accuracy table: every variant, several seeds, chosen on valid and judged on test."""
     import json
 
-    from benchmarks.accuracy import (
-        read_experiments,
-        run_experiments,
-        with_variants,
-        write_results,
-    )
+    from benchmarks.accuracy import run_experiments
+    from benchmarks.accuracy_experiments import read_experiments, with_variants
     from benchmarks.accuracy_report import write_accuracy_report
+    from benchmarks.accuracy_results import write_results
     from cluster.display import phases_progress
     from trainer.runtime import prepare_environment
 

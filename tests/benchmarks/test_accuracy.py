@@ -8,15 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.accuracy import (
-    Experiment,
-    Gap,
-    read_experiments,
-    run_experiments,
-    with_variants,
-    write_results,
-)
+from benchmarks.accuracy import run_experiments
+from benchmarks.accuracy_experiments import Experiment, Gap, read_experiments, with_variants
 from benchmarks.accuracy_report import write_accuracy_report
+from benchmarks.accuracy_results import write_results
 from data_loaders.errors import InputError
 from trainer.recipe_file import load_recipe
 
