@@ -25,7 +25,7 @@ from data_loaders.storage import Location, locate
 from data_loaders.synthetic import generate
 from trainer.config import Recipe
 from trainer.manifest import read_manifest
-from trainer.recipe_file import dump_recipe, flat_keys, load_recipe
+from trainer.recipe_file import differing_keys, dump_recipe, flat_keys, load_recipe
 from trainer.run_folder import read_summary
 
 # in a run's folder: the recipe before the log has told what is to be fitted
@@ -41,9 +41,7 @@ class Run:
 
     experiment: str
     variant: str
-    seed: int
-    recipe: str
-    overrides: tuple[str, ...]
+    recipe: Recipe
     folder: str
 
 
@@ -125,7 +123,7 @@ def _runs(experiments: Mapping[str, Experiment], *, out: Path, num_seeds: int) -
                 overrides = (*common, *item.overrides, *own)
                 recipe = load_recipe(experiment.recipe, overrides=overrides)
                 _check_settings(Path(folder), recipe)  # before hours are spent
-                yield Run(name, variant, seed, experiment.recipe, overrides, folder)
+                yield Run(name, variant, recipe, folder)
 
 
 def _check_settings(folder: Path, recipe: Recipe) -> None:
@@ -139,8 +137,8 @@ def _check_settings(folder: Path, recipe: Recipe) -> None:
         )
     asked = load_recipe(str(folder / ASKED))
     then, now = (flat_keys(item.model_dump(mode="json")) for item in (asked, recipe))
-    for key in dict.fromkeys([*then, *now]):
-        if key not in ("data.root", "run.uri") and then.get(key) != now.get(key):
+    for key in differing_keys(then, now):
+        if key not in ("data.root", "run.uri"):
             raise InputError(
                 f"{folder}: trained with {key} {then.get(key)!r:.60}, which is "
                 f"{now.get(key)!r:.60} now; delete this folder, or choose another --out"
@@ -167,10 +165,9 @@ def _train(run: Run) -> None:
     from trainer.loop import train
 
     torch.set_num_threads(1)
-    recipe = load_recipe(run.recipe, overrides=run.overrides)
     Path(run.folder).mkdir(parents=True, exist_ok=True)
-    Path(run.folder, ASKED).write_text(dump_recipe(recipe))
-    train(recipe)
+    Path(run.folder, ASKED).write_text(dump_recipe(run.recipe))
+    train(run.recipe)
 
 
 def _gathered(experiment: Experiment, *, runs: Sequence[Run], name: str) -> dict[str, Any]:

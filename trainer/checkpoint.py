@@ -25,7 +25,7 @@ from trainer.averaging import DenseAverage
 from trainer.checkpoint_storage import LocationReader, LocationWriter
 from trainer.config import Recipe
 from trainer.manifest import MANIFEST, Manifest, read_manifest
-from trainer.recipe_file import flat_keys
+from trainer.recipe_file import differing_keys, flat_keys
 
 # Keys of a recipe that may differ between a checkpoint and the run that takes it up. A table's
 # sharding is no property of its values: rows find their new place when they are read.
@@ -204,11 +204,9 @@ def check_fits(
         CheckpointMismatchError: naming the first key that differs, or the log.
     """
     theirs, ours = flat_keys(manifest.recipe), flat_keys(recipe.model_dump(mode="json"))
-    for key in dict.fromkeys([*theirs, *ours]):
+    for key in differing_keys(theirs, ours):
         may_change = key.startswith(_MAY_CHANGE) or key.endswith(_MAY_CHANGE_BELOW)
-        if may_change and key != _MAY_NOT_CHANGE:
-            continue
-        if theirs.get(key) != ours.get(key):
+        if not may_change or key == _MAY_NOT_CHANGE:
             raise CheckpointMismatchError(
                 f"{location.uri}: does not fit the recipe: {key} is {theirs.get(key)!r:.60} there "
                 f"and {ours.get(key)!r:.60} here; "

@@ -7,6 +7,7 @@ import torch.distributed as dist
 
 from data_loaders.errors import InputError
 from trainer.config import RunConfig
+from trainer.evaluate import TaskResults, selection_score
 from trainer.state import Selection
 
 
@@ -34,12 +35,14 @@ class EarlyStopping:
         self._config = config
         self._group = group
 
-    def agreed(self, score: float | None) -> float | None:
-        """The score of rank 0: ranks that differed in its last bit would stop at other steps.
+    def score_of(self, results: TaskResults) -> float | None:
+        """What a validation found as one number, that of rank 0: ranks that differed in its last
+        bit would stop at other steps. None without a label of a task that counts.
 
         Raises:
             InputError: there is none, and a key asks for it.
         """
+        score = selection_score(results, tasks=self._config.select_by)
         if score is None:
             if (self._config.patience, self._config.select_by) == (None, None):
                 return None

@@ -25,17 +25,10 @@ from trainer.build import build_sharded_model
 from trainer.checkpoint import Checkpoints, newest_that_fits, restore
 from trainer.config import Recipe
 from trainer.early_stopping import EarlyStopping
-from trainer.evaluate import (
-    Evaluation,
-    TaskResults,
-    evaluate_split,
-    final_split,
-    selection_score,
-)
+from trainer.evaluate import Evaluation, TaskResults, evaluate_split, final_split
 from trainer.fitting import fitted_recipe
 from trainer.init_from import start_from
 from trainer.log_files import changes_since_begun, check_ranks_agree
-from trainer.losses import NonFiniteLossError
 from trainer.manifest import manifest_of, state_of
 from trainer.model import StepOutput
 from trainer.optimizer import build_optimizer
@@ -152,7 +145,7 @@ class _Training:
             seed_step(self.recipe.run.seed, step=self.state.step, rank=self.runtime.rank)
             self.schedule.apply(step=self.state.step)
             with self.reports.watching(self.state.step + 1):
-                output = self._next_output(pipeline)
+                output = pipeline.take_step(self.state.step + 1, self.batches)
             self.average.update()
             self.reports.update(output)
             self.state = self._after(output, seconds=time.monotonic() - started)
@@ -175,16 +168,6 @@ class _Training:
                     self.teller.after_validation(
                         self.state.step, score=score, is_stopped=self._is_stopped
                     )
-
-    def _next_output(self, pipeline: StepPipeline) -> StepOutput:
-        try:
-            output: StepOutput = pipeline.progress(self.batches)
-        except NonFiniteLossError as error:
-            raise NonFiniteLossError(
-                f"step {self.state.step + 1}: {error}; nothing of this step was applied; "
-                "lower optimizer.*.learning_rate, or look for extreme values in the log"
-            ) from None
-        return output
 
     def _after(self, output: StepOutput, *, seconds: float) -> TrainState:
         plan = self.loader.plan(epoch=self.state.cursor.epoch)
@@ -259,13 +242,10 @@ class _Training:
             skipped=result.skips.num_skipped,
             calibration_curves=result.curves,
         )
-        score = selection_score(result.tasks, tasks=self.recipe.run.select_by)
-        score = self.stopping.agreed(score)
+        score = self.stopping.score_of(result.tasks)
         if score is None:
             self.teller.note(self.state.step, "no label on valid: no checkpoint is the best one")
-        else:
-            selection = self.state.selection.after(score)
-            self.state = dataclasses.replace(self.state, selection=selection)
+        self.state = dataclasses.replace(self.state, selection=self.state.selection.after(score))
         return score
 
     def _save(self, *, score: float | None) -> Location:

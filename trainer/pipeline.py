@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import nn
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+
+from data_loaders.batch import InteractionBatch
+from trainer.losses import NonFiniteLossError
+from trainer.model import StepOutput
 
 
 class StepPipeline(TrainPipelineSparseDist):
@@ -17,3 +23,18 @@ class StepPipeline(TrainPipelineSparseDist):
 
     def attach(self, model: nn.Module | None = None, sparse_dist: bool = False) -> None:
         super().attach(model, sparse_dist=sparse_dist)
+
+    def take_step(self, step: int, batches: Iterator[InteractionBatch]) -> StepOutput:
+        """Trains on the next batch.
+
+        Raises:
+            NonFiniteLossError: naming the step.
+        """
+        try:
+            output: StepOutput = self.progress(batches)
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(
+                f"step {step}: {error}; nothing of this step was applied; "
+                "lower optimizer.*.learning_rate, or look for extreme values in the log"
+            ) from None
+        return output

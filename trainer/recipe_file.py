@@ -88,6 +88,11 @@ def flat_keys(tree: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
+def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Of two recipes by `flat_keys`, in their order."""
+    return [key for key in dict.fromkeys([*one, *other]) if one.get(key) != other.get(key)]
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every default written out."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120)

@@ -27,7 +27,9 @@ class Selection:
     best_score: float | None = None
     num_stale: int = 0
 
-    def after(self, score: float) -> Selection:
+    def after(self, score: float | None) -> Selection:
+        if score is None:
+            return self
         if self.best_score is None or score > self.best_score:
             return Selection(best_score=score)
         return Selection(best_score=self.best_score, num_stale=self.num_stale + 1)
