@@ -12,7 +12,7 @@ from trainer.state import Selection
 
 
 class EarlyStopping:
-    """Counts validations without a better score; what it counts is part of the run's state.
+    """Scores validations, and counts those without a better score as part of the run's state.
 
     Args:
         config: the section `run`; without `patience` it always goes to its end.
